@@ -1,0 +1,8 @@
+// The test programs' main(): Catch2 2 wants it made here, Catch2 3 too so that both link alike.
+#if __has_include(<catch2/catch_all.hpp>)
+#include <catch2/catch_session.hpp>
+int main(int argc, char** argv) { return Catch::Session().run(argc, argv); }
+#else
+#define CATCH_CONFIG_MAIN
+#include <catch2/catch.hpp>
+#endif
