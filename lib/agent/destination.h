@@ -1,0 +1,85 @@
+// Where a pulled version's bytes go: files that appear whole or not at all, or memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/mapping.h"
+#include "base/unique_fd.h"
+#include "fabric/fabric.h"
+#include "model/manifest.h"
+#include "weightcast/result.h"
+
+namespace weightcast::agent {
+
+// A run of a version's address space in this process's memory, ready to be registered.
+struct PlacedMemory {
+    std::uint64_t place = 0;
+    fabric::Memory memory;
+};
+
+class Destination {
+  public:
+    virtual ~Destination() = default;
+
+    // Chunks that are in place and verified already, ascending.
+    virtual const std::vector<std::uint32_t>& present() const = 0;
+    // Where a chunk may be read to directly; empty: read it elsewhere and store() it.
+    virtual std::span<std::byte> in_place(std::uint32_t chunk) = 0;
+    // Takes a verified chunk. Thread-safe for different chunks.
+    // Errors: no_space, io; both name the file. What was stored before is kept.
+    virtual Result<void> store(std::uint32_t chunk, std::span<const std::byte> bytes) = 0;
+    // What can be served, valid as long as this object. Only chunks that were stored hold anything.
+    virtual std::vector<PlacedMemory> memory() const = 0;
+    // Makes the version visible; all wanted chunks were stored. Errors: io, no_space.
+    virtual Result<void> commit() = 0;
+};
+
+struct DirectoryOptions {
+    bool replace = false;  // the directory may hold other files, which commit() removes
+    bool sync = false;     // commit() waits until the bytes are on the disk
+    std::vector<std::uint32_t> tensors;  // not empty: only these, as one model.safetensors
+    std::vector<std::uint32_t> wanted;   // the chunks that will come, ascending
+};
+
+// Stages in DIR/.weightcast-partial with a journal of verified chunks, so that a pull that was
+// killed goes on where it was. A chunk of an earlier attempt, or of a file that is in DIR already,
+// counts if its digest is right. commit() swaps DIR for the staged tree in one rename; where DIR
+// cannot be swapped (a mount point) it moves file after file, and a later attempt completes it.
+//
+// Errors: invalid_input (DIR holds other files and not `replace`), conflict (another pull into DIR
+// is running), no_space (with the path and the bytes it needs), io.
+Result<std::unique_ptr<Destination>> open_directory(const std::string& directory,
+                                                    std::shared_ptr<const model::Manifest> manifest,
+                                                    const model::Sha256& manifest_name,
+                                                    const DirectoryOptions& options);
+
+// Anonymous shared memory that spans the version's address space; chunks are read in place.
+class MemoryDestination final : public Destination {
+  public:
+    // Errors: no_space with the amount.
+    static Result<std::unique_ptr<MemoryDestination>> create(
+        std::shared_ptr<const model::Manifest> manifest);
+
+    const std::vector<std::uint32_t>& present() const override { return present_; }
+    std::span<std::byte> in_place(std::uint32_t chunk) override;
+    Result<void> store(std::uint32_t chunk, std::span<const std::byte> bytes) override;
+    std::vector<PlacedMemory> memory() const override;
+    Result<void> commit() override { return success(); }
+
+    // The bytes of a piece of an artifact.
+    std::span<const std::byte> view(std::uint32_t artifact, std::uint64_t offset,
+                                    std::uint64_t bytes) const;
+
+  private:
+    std::shared_ptr<const model::Manifest> manifest_;
+    SharedMemory arena_;
+    std::vector<std::uint32_t> present_;
+};
+
+}  // namespace weightcast::agent

@@ -1,0 +1,274 @@
+#include "agent/directory_destination.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+
+#include "base/file.h"
+#include "base/worker_pool.h"
+
+namespace weightcast::agent {
+namespace {
+
+namespace fs = std::filesystem;
+
+// magic, manifest name, then a bitmap of chunks
+constexpr std::size_t kJournalHeaderBytes = 40;
+constexpr std::array<char, 8> kJournalMagic = {'W', 'C', 'J', 'R', 'N', 'L', '0', '1'};
+
+Error file_system_error(const std::error_code& error, const std::string& what) {
+    return system_error(error.value(), what);
+}
+
+std::array<std::byte, kJournalHeaderBytes> journal_header(const model::Sha256& name) {
+    std::array<std::byte, kJournalHeaderBytes> header;
+    std::memcpy(header.data(), kJournalMagic.data(), 8);
+    std::memcpy(header.data() + 8, name.bytes.data(), 32);
+    return header;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Destination>> open_directory(const std::string& directory,
+                                                    std::shared_ptr<const model::Manifest> manifest,
+                                                    const model::Sha256& manifest_name,
+                                                    const DirectoryOptions& options) {
+    auto destination =
+        std::make_unique<DirectoryDestination>(std::move(manifest), manifest_name, options);
+    WEIGHTCAST_CHECK(destination->open(directory));
+    return std::unique_ptr<Destination>(std::move(destination));
+}
+
+DirectoryDestination::DirectoryDestination(std::shared_ptr<const model::Manifest> manifest,
+                                           const model::Sha256& manifest_name,
+                                           const DirectoryOptions& options)
+    : manifest_(std::move(manifest)), manifest_name_(manifest_name), options_(options) {
+    for (const model::Artifact& artifact : manifest_->artifacts) {
+        expected_.insert(artifact.path);
+        for (fs::path up = fs::path(artifact.path).parent_path(); !up.empty();
+             up = up.parent_path()) {
+            expected_directories_.insert(up.string());
+        }
+    }
+}
+
+Result<void> DirectoryDestination::open(const std::string& directory) {
+    std::error_code error;
+    fs::create_directories(directory, error);
+    if (error) return file_system_error(error, fmt::format("cannot make directory {}", directory));
+    const fs::path resolved = fs::canonical(directory, error);
+    if (error) return file_system_error(error, fmt::format("cannot resolve {}", directory));
+    directory_ = resolved.string();
+    partial_ = directory_ + "/.weightcast-partial";
+    swap_ = (resolved.parent_path() / ("." + resolved.filename().string() + ".weightcast-new"))
+                .string();
+    WEIGHTCAST_TRY(lock_, open_file(directory_, O_RDONLY | O_DIRECTORY));
+    if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+        return Error{Code::conflict, errno,
+                     fmt::format("another pull into {} is running", directory_)};
+    }
+    WEIGHTCAST_CHECK(finish_swap());
+    WEIGHTCAST_CHECK(look_for_foreign());
+    WEIGHTCAST_TRY(const bool whole, adopt_existing());
+    if (whole) return success();
+    WEIGHTCAST_CHECK(open_stage());
+    return recover_chunks();
+}
+
+// Brings a swap that an earlier attempt began to one of its two ends.
+Result<void> DirectoryDestination::finish_swap() {
+    std::error_code error;
+    if (!fs::exists(fs::symlink_status(swap_, error))) return success();
+    const bool swapped = fs::exists(fs::symlink_status(swap_ + "/.weightcast-partial", error));
+    if (swapped || fs::exists(fs::symlink_status(partial_ + "/files", error)) ||
+        !fs::exists(fs::symlink_status(partial_, error))) {
+        return remove_tree(swap_);
+    }
+    fs::rename(swap_, partial_ + "/files", error);
+    if (error) return file_system_error(error, fmt::format("cannot move {} back", swap_));
+    return success();
+}
+
+Result<void> DirectoryDestination::look_for_foreign() {
+    std::error_code error;
+    auto entry = fs::recursive_directory_iterator(directory_, error);
+    for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
+        const std::string path = fs::path(*entry).lexically_relative(directory_).string();
+        if (path.starts_with(".weightcast-partial")) {
+            entry.disable_recursion_pending();
+            continue;
+        }
+        const bool is_directory = entry->symlink_status().type() == fs::file_type::directory;
+        const bool ours =
+            options_.tensors.empty() &&
+            (is_directory ? expected_directories_.contains(path) : expected_.contains(path));
+        if (ours || options_.replace) continue;
+        return Error{Code::invalid_input, 0,
+                     fmt::format("{} holds {}, which is not part of {}@{}; choose an empty "
+                                 "directory, or say --replace to lose what it holds",
+                                 directory_, path, manifest_->model, manifest_->version)};
+    }
+    if (error) return file_system_error(error, fmt::format("cannot list {}", directory_));
+    return success();
+}
+
+// Looks at the version's files that lie in the directory already. True if they are all there, and
+// whole: nothing is left to do. Chunks that are right are remembered.
+Result<bool> DirectoryDestination::adopt_existing() {
+    existing_.resize(manifest_->artifacts.size());
+    if (!options_.tensors.empty()) return false;
+    bool all = true;
+    for (std::size_t i = 0; i < existing_.size(); ++i) {
+        const model::Artifact& artifact = manifest_->artifacts[i];
+        auto fd = open_beneath(lock_.get(), artifact.path, O_RDONLY);
+        if (!fd && !options_.replace && fd.error().code != Code::not_found) return fd.error();
+        if (fd) existing_[i] = std::move(fd).value();
+        const auto bytes = existing_[i] ? file_bytes(existing_[i].get(), artifact.path).value() : 0;
+        all = all && existing_[i] && bytes == artifact.bytes;
+    }
+    const std::uint32_t chunk_count = manifest_->layout.chunk_count();
+    existing_right_.assign(chunk_count, 0);
+    parallel_for(chunk_count, [&](std::size_t i) {
+        const auto chunk = static_cast<std::uint32_t>(i);
+        const UniqueFd& fd = existing_[manifest_->layout.chunk_range(chunk).artifact];
+        existing_right_[i] = fd && right(fd.get(), chunk) ? 1 : 0;
+    });
+    for (std::uint32_t chunk = 0; chunk < chunk_count; ++chunk) {
+        const model::ArtifactRange range = manifest_->layout.chunk_range(chunk);
+        if (existing_right_[chunk] != 0 || !existing_[range.artifact]) continue;
+        all = false;
+        if (options_.replace) continue;
+        return Error{Code::invalid_input, 0,
+                     fmt::format("{}/{} differs from {}@{} at offset {}; choose an empty "
+                                 "directory, or say --replace to lose what it holds",
+                                 directory_, manifest_->artifacts[range.artifact].path,
+                                 manifest_->model, manifest_->version, range.offset)};
+    }
+    if (!all) return false;
+    files_ = std::move(existing_);
+    WEIGHTCAST_CHECK(map_files());
+    present_ = options_.wanted;
+    committed_ = true;
+    WEIGHTCAST_CHECK(remove_tree(partial_));
+    return true;
+}
+
+Result<void> DirectoryDestination::open_stage() {
+    const std::string journal_path = partial_ + "/journal";
+    if (auto old = open_file(journal_path, O_RDONLY)) {
+        std::array<std::byte, kJournalHeaderBytes> header;
+        const bool same = read_exactly(old.value().get(), header, 0, journal_path).has_value() &&
+                          header == journal_header(manifest_name_);
+        if (!same) WEIGHTCAST_CHECK(remove_tree(partial_));
+    } else {
+        WEIGHTCAST_CHECK(remove_tree(partial_));
+    }
+    std::error_code error;
+    fs::create_directories(partial_ + "/files", error);
+    if (error) return file_system_error(error, fmt::format("cannot make {}", partial_));
+    WEIGHTCAST_TRY(const UniqueFd root, open_file(partial_ + "/files", O_RDONLY | O_DIRECTORY));
+    files_.resize(manifest_->artifacts.size());
+    for (std::size_t i = 0; i < files_.size(); ++i) {
+        const model::Artifact& artifact = manifest_->artifacts[i];
+        const std::string name = partial_ + "/files/" + artifact.path;
+        WEIGHTCAST_TRY(files_[i], open_beneath(root.get(), artifact.path, O_RDWR | O_CREAT,
+                                               artifact.executable ? 0755 : 0644));
+        if (options_.tensors.empty()) {
+            WEIGHTCAST_CHECK(reserve_file(files_[i].get(), artifact.bytes, name));
+        }
+        if (::ftruncate(files_[i].get(), static_cast<::off_t>(artifact.bytes)) != 0) {
+            return system_error(errno, fmt::format("cannot size {}", name));
+        }
+    }
+    WEIGHTCAST_TRY(journal_, open_file(journal_path, O_RDWR | O_CREAT));
+    const std::size_t bitmap_bytes = (manifest_->layout.chunk_count() + 7) / 8;
+    bitmap_.resize(bitmap_bytes);
+    WEIGHTCAST_TRY(const auto bytes, file_bytes(journal_.get(), journal_path));
+    if (bytes == kJournalHeaderBytes + bitmap_bytes) {
+        WEIGHTCAST_CHECK(read_exactly(journal_.get(), bitmap_, kJournalHeaderBytes, journal_path));
+    } else {
+        WEIGHTCAST_CHECK(write_exactly(journal_.get(), bitmap_, kJournalHeaderBytes, journal_path));
+        WEIGHTCAST_CHECK(
+            write_exactly(journal_.get(), journal_header(manifest_name_), 0, journal_path));
+    }
+    return map_files();
+}
+
+Result<void> DirectoryDestination::map_files() {
+    mappings_.resize(files_.size());
+    for (std::size_t i = 0; i < files_.size(); ++i) {
+        const std::uint64_t bytes = manifest_->artifacts[i].bytes;
+        WEIGHTCAST_TRY(mappings_[i], Mapping::map_file(files_[i].get(), 0, bytes, false));
+    }
+    return success();
+}
+
+// True if the chunk's bytes in an open file have the digest that the manifest says.
+bool DirectoryDestination::right(int fd, std::uint32_t chunk) const {
+    const model::ArtifactRange range = manifest_->layout.chunk_range(chunk);
+    std::vector<std::byte> bytes(range.bytes);
+    const auto read = read_exactly(fd, bytes, range.offset, "");
+    return read && model::digest_chunk(bytes) == manifest_->chunk_digests[chunk];
+}
+
+// Counts what the journal claims, and takes over what is right in the directory's own files.
+Result<void> DirectoryDestination::recover_chunks() {
+    std::vector<char> good(options_.wanted.size());
+    std::mutex mutex;
+    Result<void> outcome = success();
+    parallel_for(good.size(), [&](std::size_t i) {
+        const std::uint32_t chunk = options_.wanted[i];
+        const model::ArtifactRange range = manifest_->layout.chunk_range(chunk);
+        const bool claimed =
+            (std::to_integer<unsigned>(bitmap_[chunk / 8]) >> (chunk % 8) & 1) != 0;
+        if (claimed && right(files_[range.artifact].get(), chunk)) {
+            good[i] = 1;
+        } else if (!existing_right_.empty() && existing_right_[chunk] != 0) {
+            std::vector<std::byte> bytes(range.bytes);
+            const std::string& name = manifest_->artifacts[range.artifact].path;
+            auto copied = read_exactly(existing_[range.artifact].get(), bytes, range.offset, name);
+            if (copied) copied = store(chunk, bytes);
+            good[i] = copied ? 1 : 0;
+            const std::lock_guard lock(mutex);
+            if (!copied && outcome) outcome = copied.error();
+        }
+    });
+    if (!outcome) return outcome;
+    for (std::size_t i = 0; i < good.size(); ++i) {
+        if (good[i] != 0) present_.push_back(options_.wanted[i]);
+    }
+    existing_.clear();
+    return success();
+}
+
+Result<void> DirectoryDestination::store(std::uint32_t chunk, std::span<const std::byte> bytes) {
+    const model::ArtifactRange range = manifest_->layout.chunk_range(chunk);
+    const std::string& path = manifest_->artifacts[range.artifact].path;
+    WEIGHTCAST_CHECK(write_exactly(files_[range.artifact].get(), bytes, range.offset,
+                                   partial_ + "/files/" + path));
+    // The journal follows the bytes: a process that dies in between forgets the chunk.
+    const std::lock_guard lock(journal_mutex_);
+    bitmap_[chunk / 8] |= static_cast<std::byte>(1U << (chunk % 8));
+    return write_exactly(journal_.get(), {&bitmap_[chunk / 8], 1}, kJournalHeaderBytes + chunk / 8,
+                         partial_ + "/journal");
+}
+
+std::vector<PlacedMemory> DirectoryDestination::memory() const {
+    std::vector<PlacedMemory> placed;
+    for (std::uint32_t i = 0; i < files_.size(); ++i) {
+        if (mappings_[i].size() == 0) continue;
+        placed.push_back(
+            {manifest_->layout.place_of(i), {mappings_[i].span(), files_[i].get(), 0, true}});
+    }
+    return placed;
+}
+
+}  // namespace weightcast::agent

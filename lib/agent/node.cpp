@@ -1,0 +1,183 @@
+#include <fmt/core.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "agent/node_impl.h"
+#include "base/hex.h"
+#include "base/log.h"
+#include "registry/client.h"
+
+namespace weightcast {
+
+Result<std::unique_ptr<Node>> Node::start(const NodeOptions& options) {
+    auto node = std::make_unique<agent::NodeImpl>();
+    WEIGHTCAST_CHECK(node->open(options));
+    return std::unique_ptr<Node>(std::move(node));
+}
+
+namespace agent {
+namespace {
+
+constexpr int kVersionRaces = 8;
+
+// A checkpoint may have more files than the usual soft limit of open descriptors.
+void raise_descriptor_limit() {
+    ::rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+std::string host_name() {
+    std::array<char, 256> name{};
+    if (::gethostname(name.data(), name.size() - 1) != 0) return "host";
+    std::string text = name.data();
+    for (char& c : text) {
+        const bool plain = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_';
+        if (!plain) c = '-';
+    }
+    return text.empty() || text[0] == '-' ? "host" : text;
+}
+
+}  // namespace
+
+Result<void> NodeImpl::open(const NodeOptions& options) {
+    if (options.open_fabrics == nullptr) {
+        return Error{Code::invalid_input, 0, "NodeOptions::open_fabrics is not set"};
+    }
+    raise_descriptor_limit();
+    incarnation_ = random_identity();
+    const std::string host = host_name();
+    name_ = options.name;
+    if (name_.empty()) {
+        const auto random = to_hex(std::span(incarnation_).first(3));
+        name_ = fmt::format("{}-{}-{}", host, ::getpid(), random);
+    }
+    WEIGHTCAST_CHECK(model::check_plain_name(name_));
+    fabric::FabricOptions fabric_options;
+    fabric_options.incarnation = incarnation_;
+    fabric_options.listen = options.listen;
+    fabric_options.serve_rate_max = options.serve_rate_max;
+    WEIGHTCAST_TRY(auto fabrics, options.open_fabrics(options.fabrics, fabric_options));
+    registry::PeerInfo info;
+    info.name = name_;
+    info.host = host;
+    info.incarnation = incarnation_;
+    info.take_over = options.take_over;
+    info.serve_rate_max = options.serve_rate_max;
+    for (const auto& fabric : fabrics) info.addresses[fabric->name()] = fabric->address();
+    WEIGHTCAST_TRY(auto api, registry::connect({options.registry, options.token}));
+    WEIGHTCAST_TRY(membership_, Membership::join(std::move(api), std::move(info)));
+    workers_ = std::make_unique<WorkerPool>(usable_cores());
+    io_ = std::make_unique<IoThread>(std::move(fabrics));
+    return success();
+}
+
+NodeImpl::~NodeImpl() {
+    membership_.reset();
+    for (const auto& held : held_) held->withdraw();
+    held_.clear();
+    workers_.reset();
+    io_.reset();
+}
+
+void NodeImpl::remember(std::shared_ptr<HeldVersion> held) {
+    const std::lock_guard lock(mutex_);
+    held_.push_back(std::move(held));
+}
+
+// The newest version if it has the same bytes, else the one after it.
+Result<std::uint64_t> NodeImpl::pick_version(const model::Manifest& manifest) {
+    WEIGHTCAST_TRY(const auto models,
+                   membership_->call([](registry::Api& api, const registry::PeerRef&) {
+                       return api.list_models();
+                   }));
+    const auto found = std::find_if(models.begin(), models.end(),
+                                    [&](const auto& m) { return m.model == manifest.model; });
+    if (found == models.end() || found->versions.empty()) return std::uint64_t{1};
+    const registry::VersionInfo& newest = found->versions.back();
+    const bool same = name_manifest(manifest, newest.version).name == newest.manifest;
+    return same ? newest.version : newest.version + 1;
+}
+
+Result<Published> NodeImpl::publish_draft(Draft draft, const PublishOptions& options) {
+    for (int attempt = 1;; ++attempt) {
+        std::uint64_t version = options.version;
+        if (version == 0) {
+            WEIGHTCAST_TRY(version, pick_version(draft.manifest));
+        }
+        Material material;
+        material.named = name_manifest(draft.manifest, version);
+        material.memory = draft.memory;
+        material.owner = draft.owner;
+        material.channel = options.channel;
+        material.check_source = draft.check_source;
+        WEIGHTCAST_TRY(const auto held, HeldVersion::create(*io_, material, incarnation_, 1));
+        held->page().set_all();
+        const auto reply = membership_->publish(held);
+        if (!reply) {
+            held->withdraw();
+            // Another publisher was first with this number: take the next one.
+            const bool race = reply.error().code == Code::conflict && options.version == 0;
+            if (race && attempt < kVersionRaces) continue;
+            return reply.error();
+        }
+        remember(held);
+        return Published{options.model,
+                         version,
+                         held->manifest().layout.total_bytes(),
+                         reply.value().generation,
+                         reply.value().created,
+                         model::to_string(held->named().name)};
+    }
+}
+
+Result<Published> NodeImpl::publish(std::span<const std::string> paths,
+                                    const PublishOptions& options) {
+    WEIGHTCAST_TRY(Draft draft, draft_from_files(paths, options));
+    return publish_draft(std::move(draft), options);
+}
+
+Result<Published> NodeImpl::publish(std::span<const TensorView> tensors,
+                                    const PublishOptions& options) {
+    WEIGHTCAST_TRY(Draft draft, draft_from_memory(tensors, options));
+    return publish_draft(std::move(draft), options);
+}
+
+Result<void> NodeImpl::withdraw(const std::string& model, std::uint64_t version) {
+    std::shared_ptr<HeldVersion> held;
+    {
+        const std::lock_guard lock(mutex_);
+        const auto found = std::find_if(held_.begin(), held_.end(), [&](const auto& candidate) {
+            return candidate->manifest().model == model && candidate->manifest().version == version;
+        });
+        if (found == held_.end()) {
+            return Error{Code::not_found, 0,
+                         fmt::format("{}@{} is not served here", model, version)};
+        }
+        held = *found;
+        held_.erase(found);
+    }
+    membership_->drop(held);
+    return success();
+}
+
+void NodeImpl::cancel_pulls() {
+    const std::lock_guard lock(mutex_);
+    for (const auto& weak : sessions_) {
+        if (const auto session = weak.lock()) session->cancel();
+    }
+}
+
+std::uint64_t NodeImpl::bytes_served() const {
+    return io_->call([this] {
+        std::uint64_t bytes = 0;
+        for (const auto& fabric : io_->fabrics()) bytes += fabric->bytes_served();
+        return bytes;
+    });
+}
+
+}  // namespace agent
+}  // namespace weightcast

@@ -1,0 +1,78 @@
+// The Node of the public API (weightcast/node.h), put together from the agent's parts.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "agent/membership.h"
+#include "agent/publish.h"
+#include "agent/pull_session.h"
+#include "weightcast/node.h"
+
+namespace weightcast::agent {
+
+class NodeImpl final : public Node {
+  public:
+    // Errors: as Node::start().
+    Result<void> open(const NodeOptions& options);
+    ~NodeImpl() override;
+
+    Result<Published> publish(std::span<const std::string> paths,
+                              const PublishOptions& options) override;
+    Result<Published> publish(std::span<const TensorView> tensors,
+                              const PublishOptions& options) override;
+    Result<void> withdraw(const std::string& model, std::uint64_t version) override;
+    Result<PullReport> pull(const PullOptions& options) override;
+    Result<std::unique_ptr<PulledMemory>> pull_memory(const PullOptions& options) override;
+    Result<std::unique_ptr<PulledMemory>> map_memory(const PullOptions& options) override;
+    void cancel_pulls() override;
+    const std::string& name() const override { return name_; }
+    std::uint64_t bytes_served() const override;
+
+  private:
+    // What a pull has resolved before it moves a byte of the weights.
+    struct Resolved {
+        registry::Grant grant;
+        NamedManifest named;
+        std::vector<std::uint32_t> tensors;  // chosen by globs; empty: all
+        std::vector<std::uint32_t> wanted;   // chunks, ascending
+        TimePoint started;
+    };
+    struct Pulled {
+        std::shared_ptr<HeldVersion> held;
+        PullReport report;
+    };
+
+    Result<Published> publish_draft(Draft draft, const PublishOptions& options);
+    Result<std::uint64_t> pick_version(const model::Manifest& manifest);
+    Result<Resolved> resolve(const PullOptions& options);
+    Result<NamedManifest> fetch_manifest(const registry::Grant& grant, const PullOptions& options);
+    Result<Pulled> transfer(const Resolved& resolved, std::shared_ptr<Destination> destination,
+                            const PullOptions& options);
+    Result<void> run_session(const std::shared_ptr<PullSession>& session, const Resolved& resolved,
+                             const PullOptions& options, std::uint64_t bytes_before);
+    PullReport make_report(const Resolved& resolved, const PullStatistics& statistics,
+                           const PullOptions& options) const;
+    void close_pull(const Resolved& resolved, const PullReport* report);
+    void remember(std::shared_ptr<HeldVersion> held);
+
+    std::string name_;
+    fabric::Incarnation incarnation_{};
+    std::unique_ptr<WorkerPool> workers_;
+    std::unique_ptr<IoThread> io_;
+    std::unique_ptr<Membership> membership_;
+
+    mutable std::mutex mutex_;
+    std::vector<std::shared_ptr<HeldVersion>> held_;
+    std::vector<std::weak_ptr<PullSession>> sessions_;
+};
+
+// Maps the memory of a holder on this host and verifies it (map_memory.cpp).
+Result<std::unique_ptr<PulledMemory>> map_holder(IoThread& io, const registry::Grant& grant,
+                                                 std::shared_ptr<const model::Manifest> manifest,
+                                                 PullReport report);
+
+}  // namespace weightcast::agent

@@ -1,0 +1,312 @@
+// The life of one pull, from a name to a report.
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "agent/node_impl.h"
+#include "agent/rates.h"
+#include "base/log.h"
+#include "plan/bound.h"
+
+namespace weightcast::agent {
+namespace {
+
+constexpr auto kProgressInterval = std::chrono::milliseconds(200);
+
+std::uint64_t bytes_of(const model::Layout& layout, std::span<const std::uint32_t> chunks) {
+    return std::accumulate(chunks.begin(), chunks.end(), std::uint64_t{0},
+                           [&](std::uint64_t sum, std::uint32_t chunk) {
+                               return sum + layout.chunk_range(chunk).bytes;
+                           });
+}
+
+TensorView view_of(const model::TensorRecord& tensor, std::span<const std::byte> bytes) {
+    return {tensor.name, std::string(model::name_of(tensor.dtype)), tensor.shape, bytes};
+}
+
+class PulledArena final : public PulledMemory {
+  public:
+    PulledArena(std::shared_ptr<HeldVersion> held, std::shared_ptr<MemoryDestination> arena,
+                std::vector<std::uint32_t> chosen, PullReport report)
+        : held_(std::move(held)),
+          arena_(std::move(arena)),
+          chosen_(std::move(chosen)),
+          report_(std::move(report)) {
+        if (!chosen_.empty()) return;
+        chosen_.resize(held_->manifest().tensors.size());
+        std::iota(chosen_.begin(), chosen_.end(), 0U);
+    }
+
+    const PullReport& report() const override { return report_; }
+    std::vector<TensorView> tensors() const override {
+        std::vector<TensorView> views;
+        for (const std::uint32_t index : chosen_) views.push_back(view(index));
+        return views;
+    }
+    Result<TensorView> tensor(const std::string& name) const override {
+        const std::int64_t index = held_->manifest().find_tensor(name);
+        const auto wanted = static_cast<std::uint32_t>(index);
+        if (index < 0 || !std::binary_search(chosen_.begin(), chosen_.end(), wanted)) {
+            return Error{Code::not_found, 0, fmt::format("there is no tensor {}", name)};
+        }
+        return view(wanted);
+    }
+
+  private:
+    TensorView view(std::uint32_t index) const {
+        const model::TensorRecord& tensor = held_->manifest().tensors[index];
+        return view_of(tensor, arena_->view(tensor.artifact, tensor.offset, tensor.bytes));
+    }
+
+    std::shared_ptr<HeldVersion> held_;
+    std::shared_ptr<MemoryDestination> arena_;
+    std::vector<std::uint32_t> chosen_;  // ascending
+    PullReport report_;
+};
+
+Result<std::vector<std::uint32_t>> choose_tensors(const model::Manifest& manifest,
+                                                  const std::vector<std::string>& globs) {
+    std::vector<std::uint32_t> chosen;
+    for (std::uint32_t i = 0; i < manifest.tensors.size(); ++i) {
+        const std::string& name = manifest.tensors[i].name;
+        const bool wanted = std::any_of(globs.begin(), globs.end(), [&](const std::string& glob) {
+            return ::fnmatch(glob.c_str(), name.c_str(), 0) == 0;
+        });
+        if (wanted) chosen.push_back(i);
+    }
+    if (!chosen.empty()) return chosen;
+    return Error{Code::not_found, 0,
+                 fmt::format("no tensor of {}@{} matches {}", manifest.model, manifest.version,
+                             fmt::join(globs, ", "))};
+}
+
+}  // namespace
+
+Result<NodeImpl::Resolved> NodeImpl::resolve(const PullOptions& options) {
+    Resolved resolved;
+    resolved.started = system_clock().now();
+    WEIGHTCAST_CHECK(model::check_model_name(options.model));
+    WEIGHTCAST_TRY(resolved.grant,
+                   membership_->call([&](registry::Api& api, const registry::PeerRef& peer) {
+                       return api.open_pull({peer, options.model, options.reference, 16});
+                   }));
+    WEIGHTCAST_TRY(resolved.named, fetch_manifest(resolved.grant, options));
+    const model::Manifest& manifest = *resolved.named.manifest;
+    if (options.tensors.empty()) {
+        resolved.wanted.resize(manifest.layout.chunk_count());
+        std::iota(resolved.wanted.begin(), resolved.wanted.end(), 0U);
+    } else {
+        WEIGHTCAST_TRY(resolved.tensors, choose_tensors(manifest, options.tensors));
+        resolved.wanted = model::chunks_of_tensors(manifest, resolved.tensors, false);
+    }
+    return resolved;
+}
+
+// From a holder if one answers, since thousands may ask at once; else from the registry.
+Result<NamedManifest> NodeImpl::fetch_manifest(const registry::Grant& grant,
+                                               const PullOptions& options) {
+    const model::Sha256& name = grant.version.manifest;
+    const auto check = [&](std::vector<std::byte> encoded) -> Result<NamedManifest> {
+        if (model::sha256(encoded) != name) {
+            return Error{
+                Code::corrupt, 0,
+                fmt::format("the manifest does not match its name {}", model::to_string(name))};
+        }
+        WEIGHTCAST_TRY(auto manifest, model::decode_manifest(encoded));
+        const bool same = manifest.model == grant.version.model &&
+                          manifest.version == grant.version.version &&
+                          manifest.root() == grant.version.root;
+        if (!same) {
+            return Error{Code::corrupt, 0,
+                         fmt::format("manifest {} is not of {}@{}", model::to_string(name),
+                                     grant.version.model, grant.version.version)};
+        }
+        return NamedManifest{std::make_shared<const model::Manifest>(std::move(manifest)),
+                             std::move(encoded), name};
+    };
+    constexpr std::size_t kHoldersAsked = 2;
+    const auto& fabrics = io_->fabrics();
+    const std::size_t asked = std::min(grant.holders.size(), kHoldersAsked);
+    const auto& only = options.fabrics;
+    for (std::size_t h = 0; h < asked; ++h) {
+        const registry::HolderHint& hint = grant.holders[h];
+        for (std::size_t i = 0; i < fabrics.size(); ++i) {
+            const std::string fabric = fabrics[i]->name();
+            const auto keys = hint.holding.keys.find(fabric);
+            const auto address = hint.addresses.find(fabric);
+            const bool allowed =
+                only.empty() || std::find(only.begin(), only.end(), fabric) != only.end();
+            if (!allowed || keys == hint.holding.keys.end() || keys->second.manifest.empty() ||
+                address == hint.addresses.end() || !fabrics[i]->can_reach(address->second)) {
+                continue;
+            }
+            auto encoded = read_remote(*io_, i, {address->second, hint.incarnation},
+                                       keys->second.manifest, grant.version.manifest_bytes);
+            if (encoded) {
+                if (auto named = check(std::move(encoded).value())) return named;
+            }
+            break;
+        }
+    }
+    WEIGHTCAST_TRY(auto encoded,
+                   membership_->call([&](registry::Api& api, const registry::PeerRef&) {
+                       return api.get_manifest(name);
+                   }));
+    return check(std::move(encoded));
+}
+
+Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
+                                   const Resolved& resolved, const PullOptions& options,
+                                   std::uint64_t bytes_before) {
+    {
+        const std::lock_guard lock(mutex_);
+        std::erase_if(sessions_, [](const auto& weak) { return weak.expired(); });
+        sessions_.push_back(session);
+    }
+    const std::uint64_t total = bytes_of(resolved.named.manifest->layout, resolved.wanted);
+    auto done = session->start(resolved.grant);
+    bool ended = false;
+    while (!ended) {
+        ended = done.wait_for(kProgressInterval) == std::future_status::ready;
+        if (!options.on_progress) continue;
+        options.on_progress({total, bytes_before + session->bytes_verified(), session->holders(),
+                             seconds(system_clock().now() - resolved.started)});
+    }
+    return done.get();
+}
+
+Result<NodeImpl::Pulled> NodeImpl::transfer(const Resolved& resolved,
+                                            std::shared_ptr<Destination> destination,
+                                            const PullOptions& options) {
+    Material material;
+    material.named = resolved.named;
+    material.memory = destination->memory();
+    material.owner = destination;
+    Pulled pulled;
+    WEIGHTCAST_TRY(pulled.held, HeldVersion::create(*io_, material, incarnation_, 1));
+    const auto& present = destination->present();
+    for (const std::uint32_t chunk : present) pulled.held->page().set(chunk);
+    if (options.serve) WEIGHTCAST_CHECK(membership_->hold(pulled.held));
+    std::vector<std::uint32_t> missing;
+    std::set_difference(resolved.wanted.begin(), resolved.wanted.end(), present.begin(),
+                        present.end(), std::back_inserter(missing));
+    PullSessionOptions session_options;
+    session_options.fabrics = options.fabrics;
+    session_options.no_holder_ms_max = options.no_holder_ms_max;
+    const auto session = std::make_shared<PullSession>(
+        PullSession::Parts{*io_, *membership_, *workers_, destination, pulled.held}, missing,
+        session_options);
+    Result<void> outcome = success();
+    if (!missing.empty()) {
+        const std::uint64_t before = bytes_of(resolved.named.manifest->layout, present);
+        outcome = run_session(session, resolved, options, before);
+    }
+    if (outcome) outcome = destination->commit();
+    if (!outcome) {
+        membership_->drop(pulled.held);
+        close_pull(resolved, nullptr);
+        return outcome.error();
+    }
+    if (options.serve) membership_->announce_progress();
+    pulled.report = make_report(resolved, session->statistics(), options);
+    close_pull(resolved, &pulled.report);
+    return pulled;
+}
+
+void NodeImpl::close_pull(const Resolved& resolved, const PullReport* report) {
+    registry::CloseRequest request;
+    request.pull = resolved.grant.pull;
+    if (report != nullptr) {
+        request.completed = true;
+        request.bytes_read = report->bytes_read;
+        request.seconds = report->seconds;
+        request.ratio = report->ratio;
+    }
+    membership_->post([request](Membership& membership) mutable {
+        static_cast<void>(membership.call([&](registry::Api& api, const registry::PeerRef& peer) {
+            request.peer = peer;
+            return api.close_pull(request);
+        }));
+    });
+}
+
+PullReport NodeImpl::make_report(const Resolved& resolved, const PullStatistics& statistics,
+                                 const PullOptions& options) const {
+    PullReport report;
+    const registry::Grant& grant = resolved.grant;
+    report.model = grant.version.model;
+    report.version = grant.version.version;
+    report.generation = grant.generation;
+    report.bytes = bytes_of(resolved.named.manifest->layout, resolved.wanted);
+    report.bytes_read = statistics.bytes_read;
+    report.corrupt_chunks = statistics.corrupt_chunks;
+    report.holders_lost = statistics.holders_lost;
+    report.seconds = seconds(system_clock().now() - resolved.started);
+    plan::BoundInput input;
+    input.bytes = statistics.bytes_verified;
+    input.receiver_rate = options.link_rate_max;
+    for (const Share& share : statistics.shares) {
+        if (share.bytes == 0) continue;
+        const double port = port_rate_towards(share.address);
+        if (port == 0) input.copy_rate = memory_copy_rate();
+        if (options.link_rate_max == 0) input.receiver_rate = std::max(input.receiver_rate, port);
+        input.holder_rates.push_back(share.rate_max);
+        const auto known = std::find_if(
+            report.holders.begin(), report.holders.end(), [&](const HolderShare& other) {
+                return other.peer == share.peer && other.fabric == share.fabric;
+            });
+        if (known != report.holders.end()) {
+            known->bytes += share.bytes;
+        } else {
+            report.holders.push_back({share.peer, share.fabric, share.emulated, share.bytes});
+        }
+    }
+    std::stable_sort(report.holders.begin(), report.holders.end(),
+                     [](const HolderShare& a, const HolderShare& b) { return a.bytes > b.bytes; });
+    const plan::Bound bound = plan::lower_bound(input);
+    report.bound_seconds = bound.seconds;
+    report.limited_by = statistics.bytes_read == 0 ? "nothing to read" : bound.limited_by;
+    report.ratio = bound.seconds > 0 ? report.seconds / bound.seconds : 0;
+    return report;
+}
+
+Result<PullReport> NodeImpl::pull(const PullOptions& options) {
+    if (options.directory.empty()) {
+        return Error{Code::invalid_input, 0, "PullOptions::directory is not set"};
+    }
+    WEIGHTCAST_TRY(const Resolved resolved, resolve(options));
+    DirectoryOptions directory{options.replace, options.sync, resolved.tensors, resolved.wanted};
+    auto destination =
+        open_directory(options.directory, resolved.named.manifest, resolved.named.name, directory);
+    if (!destination) {
+        close_pull(resolved, nullptr);
+        return destination.error();
+    }
+    WEIGHTCAST_TRY(const Pulled pulled,
+                   transfer(resolved, std::move(destination).value(), options));
+    if (options.serve) remember(pulled.held);
+    return pulled.report;
+}
+
+Result<std::unique_ptr<PulledMemory>> NodeImpl::pull_memory(const PullOptions& options) {
+    WEIGHTCAST_TRY(Resolved resolved, resolve(options));
+    WEIGHTCAST_TRY(auto created, MemoryDestination::create(resolved.named.manifest));
+    const std::shared_ptr<MemoryDestination> arena = std::move(created);
+    WEIGHTCAST_TRY(const Pulled pulled, transfer(resolved, arena, options));
+    if (options.serve) remember(pulled.held);
+    return std::make_unique<PulledArena>(pulled.held, arena, std::move(resolved.tensors),
+                                         pulled.report);
+}
+
+Result<std::unique_ptr<PulledMemory>> NodeImpl::map_memory(const PullOptions& options) {
+    WEIGHTCAST_TRY(const Resolved resolved, resolve(options));
+    const PullReport report = make_report(resolved, {}, options);
+    auto mapped = map_holder(*io_, resolved.grant, resolved.named.manifest, report);
+    close_pull(resolved, mapped ? &report : nullptr);
+    return mapped;
+}
+
+}  // namespace weightcast::agent

@@ -1,0 +1,257 @@
+// The holders of a pull: who is linked, who failed and when it may be tried again, fresh hints.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <string_view>
+
+#include "agent/pull_session.h"
+#include "base/log.h"
+
+namespace weightcast::agent {
+namespace {
+
+constexpr auto kPenanceFirst = std::chrono::milliseconds(500);
+constexpr std::uint32_t kPenanceDoublings = 6;
+
+// Extents that are sorted, disjoint, inside the version, and of regions that all have keys.
+bool sound(const registry::Holding& holding, const registry::FabricKeys& keys,
+           const model::Layout& layout) {
+    std::uint64_t end = 0;
+    for (const registry::Extent& extent : holding.extents) {
+        const bool fits = extent.place >= end && extent.bytes <= layout.space_bytes() &&
+                          extent.place <= layout.space_bytes() - extent.bytes &&
+                          extent.offset <= UINT64_MAX - extent.bytes &&
+                          extent.region < keys.regions.size() && extent.bytes > 0;
+        if (!fits) return false;
+        end = extent.place + extent.bytes;
+    }
+    return holding.page_bytes == page_bytes(layout.chunk_count());
+}
+
+}  // namespace
+
+// The first of our transports, in order of preference, that both sides have.
+std::int64_t PullSession::choose_fabric(const registry::HolderHint& hint) const {
+    const auto penance = penance_.find(hint.peer.id);
+    const auto& fabrics = parts_.io.fabrics();
+    std::int64_t fallback = -1;
+    for (std::size_t i = 0; i < fabrics.size(); ++i) {
+        const std::string name = fabrics[i]->name();
+        const auto& only = options_.fabrics;
+        if (!only.empty() && std::find(only.begin(), only.end(), name) == only.end()) continue;
+        const auto address = hint.addresses.find(name);
+        if (address == hint.addresses.end() || !fabrics[i]->can_reach(address->second)) continue;
+        const auto keys = hint.holding.keys.find(name);
+        if (keys == hint.holding.keys.end()) continue;
+        if (!sound(hint.holding, keys->second, manifest_.layout)) continue;
+        if (fallback < 0) fallback = static_cast<std::int64_t>(i);
+        if (penance != penance_.end()) {
+            const auto& failed = penance->second.fabrics;
+            if (std::find(failed.begin(), failed.end(), i) != failed.end()) continue;
+        }
+        return static_cast<std::int64_t>(i);
+    }
+    return fallback;
+}
+
+HolderTraits PullSession::traits_of(const registry::HolderHint& hint, std::size_t fabric) const {
+    const model::Layout& layout = manifest_.layout;
+    HolderTraits traits;
+    traits.distance = parts_.io.fabrics()[fabric]->emulated() ? 1 : 0;
+    traits.rate_max = hint.serve_rate_max / std::max(1U, hint.readers);
+    if (hint.serve_rate_max > 0 && traits.rate_max == 0) traits.rate_max = 1;
+    // Chunks all of whose bytes lie in the extents.
+    traits.covered.resize((layout.chunk_count() + 63) / 64);
+    const auto& extents = hint.holding.extents;
+    bool all = true;
+    std::size_t at = 0;
+    for (std::uint32_t chunk = 0; chunk < layout.chunk_count(); ++chunk) {
+        std::uint64_t place = std::uint64_t{chunk} << layout.options().chunk_shift;
+        const std::uint64_t end = place + layout.chunk_range(chunk).bytes;
+        while (at < extents.size() && extents[at].place + extents[at].bytes <= place) ++at;
+        for (std::size_t i = at; i < extents.size() && extents[i].place <= place && place < end;
+             ++i) {
+            place = extents[i].place + extents[i].bytes;
+        }
+        all = all && place >= end;
+        if (place >= end) traits.covered[chunk / 64] |= std::uint64_t{1} << (chunk % 64);
+    }
+    if (all) traits.covered.clear();
+    return traits;
+}
+
+void PullSession::add_hints(const std::vector<registry::HolderHint>& hints) {
+    for (const registry::HolderHint& hint : hints) {
+        if (scheduler_.live_holders() >= options_.holders_max) return;
+        add_hint(hint);
+    }
+}
+
+void PullSession::add_hint(const registry::HolderHint& hint) {
+    for (const Holder& holder : holders_) {
+        if (holder.connected && holder.hint.peer.id == hint.peer.id) return;
+    }
+    const auto penance = penance_.find(hint.peer.id);
+    if (penance != penance_.end() && system_clock().now() < penance->second.until) return;
+    const std::int64_t chosen = choose_fabric(hint);
+    if (chosen < 0) {
+        last_trouble_ = fmt::format("no transport reaches {}", hint.name);
+        return;
+    }
+    const auto index = static_cast<std::size_t>(chosen);
+    fabric::Fabric& fabric = *parts_.io.fabrics()[index];
+    Holder holder;
+    holder.hint = hint;
+    holder.fabric = index;
+    const auto attempt = [&]() -> Result<void> {
+        WEIGHTCAST_TRY(holder.page,
+                       SharedMemory::create("weightcast-remote-page", hint.holding.page_bytes));
+        const auto local = fabric::Access::local;
+        const fabric::Memory page{holder.page.pages.span(), holder.page.fd.get(), 0, false};
+        WEIGHTCAST_TRY(holder.page_region, fabric.register_memory(page, local));
+        if (!buffer_regions_[index]) {
+            const fabric::Memory memory{buffers_.pages.span(), buffers_.fd.get(), 0, false};
+            WEIGHTCAST_TRY(buffer_regions_[index], fabric.register_memory(memory, local));
+        }
+        auto& places = place_regions_[index];
+        while (in_place_ && places.size() < places_.size()) {
+            WEIGHTCAST_TRY(auto region,
+                           fabric.register_memory(places_[places.size()].memory, local));
+            places.push_back(std::move(region));
+        }
+        return success();
+    };
+    if (const auto ready = attempt(); !ready) return fail(ready.error());
+    const fabric::PeerAddress peer{hint.addresses.at(fabric.name()), hint.incarnation};
+    holder.link = fabric.connect(peer);
+    // Over TCP a page would queue behind chunks; a connection of its own keeps it fresh.
+    const bool apart = fabric.emulated() && !hint.holding.complete;
+    holder.page_link = apart ? fabric.connect(peer) : holder.link;
+    holder.connected = true;
+    const HolderTraits traits = traits_of(hint, index);
+    holder.share = statistics_.shares.size();
+    statistics_.shares.push_back({hint.name, fabric.name(), fabric.emulated(), 0,
+                                  static_cast<double>(traits.rate_max), peer.address});
+    log(LogLevel::debug, "reading from {} over {} at {}", hint.name, fabric.name(), peer.address);
+    const HolderIndex added = scheduler_.add_holder(traits, system_clock().now());
+    holders_.push_back(std::move(holder));
+    if (added + 1 != holders_.size()) fail({Code::io, 0, "holder tables differ"});
+}
+
+void PullSession::disconnect(Holder& holder) {
+    if (!holder.connected) return;
+    fabric::Fabric& fabric = *parts_.io.fabrics()[holder.fabric];
+    fabric.disconnect(holder.link);
+    if (holder.page_link != holder.link) fabric.disconnect(holder.page_link);
+    holder.connected = false;
+}
+
+void PullSession::lose_holder(HolderIndex index, const std::string& why) {
+    Holder& holder = holders_[index];
+    if (!holder.connected) return;
+    scheduler_.remove_holder(index);
+    disconnect(holder);
+    ++statistics_.holders_lost;
+    last_trouble_ = fmt::format("{}: {}", holder.hint.name, why);
+    log(LogLevel::info, "leaving holder {}", last_trouble_);
+    Penance& penance = penance_[holder.hint.peer.id];
+    penance.fabrics.push_back(holder.fabric);
+    const auto doublings = std::min(penance.failures++, kPenanceDoublings);
+    const double jitter = 0.5 + random_.unit();
+    penance.until =
+        system_clock().now() + std::chrono::duration_cast<Duration>(kPenanceFirst * jitter) *
+                                   (std::int64_t{1} << doublings);
+    report(holder, registry::ReportKind::unreachable, why);
+    next_renew_ = system_clock().now();
+}
+
+void PullSession::quarantine(HolderIndex index) {
+    Holder& holder = holders_[index];
+    log(LogLevel::warning, "holder {} is quarantined: {}", holder.hint.name, last_trouble_);
+    penance_[holder.hint.peer.id].until = TimePoint::max();
+    disconnect(holder);
+    ++statistics_.holders_lost;
+    next_renew_ = system_clock().now();
+}
+
+void PullSession::report(const Holder& holder, registry::ReportKind kind,
+                         const std::string& detail) {
+    registry::HolderReport report{
+        {}, holder.hint.peer.id, manifest_.model, manifest_.version, kind, detail};
+    parts_.membership.post([report](Membership& membership) mutable {
+        static_cast<void>(membership.call([&](registry::Api& api, const registry::PeerRef& peer) {
+            report.reporter = peer;
+            return api.report(report);
+        }));
+    });
+}
+
+// Asks for fresh hints: soon after the start and after a loss, ever less often while all goes well.
+void PullSession::renew(TimePoint now) {
+    const Duration interval_max = std::chrono::milliseconds(parts_.membership.lease_ms()) / 4;
+    renew_interval_ = std::min(renew_interval_ * 3 / 2, interval_max);
+    const bool alone = scheduler_.live_holders() == 0;
+    if (alone) renew_interval_ = std::chrono::milliseconds(options_.renew_ms_min);
+    const double jitter = 0.75 + 0.5 * random_.unit();
+    next_renew_ = now + std::chrono::duration_cast<Duration>(renew_interval_ * jitter);
+    if (renewing_) return;
+    renewing_ = true;
+    registry::RenewRequest request{{}, grant_.pull, {}, options_.holders_max};
+    for (const auto& [peer, penance] : penance_) {
+        if (penance.until > now) request.avoid.push_back(peer);
+    }
+    const registry::PullRequest again{
+        {}, manifest_.model, fmt::format("@{}", manifest_.version), options_.holders_max};
+    parts_.membership.post([self = shared_from_this(), request, again](Membership& membership) {
+        using registry::Api;
+        using registry::PeerRef;
+        auto grant = membership.call([&](Api& api, const PeerRef& peer) {
+            registry::RenewRequest mine = request;
+            mine.peer = peer;
+            return api.renew_pull(mine);
+        });
+        if (!grant &&
+            (grant.error().code == Code::stale || grant.error().code == Code::not_found)) {
+            grant = membership.call([&](Api& api, const PeerRef& peer) {
+                registry::PullRequest mine = again;
+                mine.peer = peer;
+                return api.open_pull(mine);
+            });
+        }
+        self->parts_.io.post([self, grant] { self->on_grant(grant); });
+    });
+}
+
+void PullSession::on_grant(Result<registry::Grant> grant) {
+    renewing_ = false;
+    if (finished_ || failed_) return;
+    if (!grant) {
+        log(LogLevel::info, "no fresh hints: {}", grant.error().message);
+        return;
+    }
+    if (grant.value().version.root != grant_.version.root) {
+        return fail({Code::conflict, 0,
+                     fmt::format("{}@{} has another digest at the registry now", manifest_.model,
+                                 manifest_.version)});
+    }
+    grant_ = std::move(grant).value();
+    add_hints(grant_.holders);
+}
+
+// Gives up when nothing came for long and what is missing is with nobody.
+void PullSession::check_starving(TimePoint now) {
+    const auto patience = std::chrono::milliseconds(options_.no_holder_ms_max);
+    if (scheduler_.finished() || now - last_progress_ < patience) {
+        if (scheduler_.live_holders() == 0) next_renew_ = std::min(next_renew_, now + patience);
+        return;
+    }
+    if (scheduler_.live_holders() > 0 && !scheduler_.starving()) return;
+    fail({Code::unavailable, 0,
+          fmt::format("no holder of {}@{} could be read for {} ms ({} chunks are verified and kept)"
+                      "; last trouble: {}",
+                      manifest_.model, manifest_.version, options_.no_holder_ms_max,
+                      scheduler_.verified_count(),
+                      last_trouble_.empty() ? "none is registered" : last_trouble_)});
+}
+
+}  // namespace weightcast::agent

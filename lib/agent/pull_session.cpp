@@ -1,0 +1,327 @@
+#include "agent/pull_session.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/assert.h"
+#include "base/log.h"
+
+namespace weightcast::agent {
+namespace {
+
+constexpr std::uint32_t kInPlace = UINT32_MAX;
+constexpr std::size_t kSecondCopyBuffers = 4;  // where chunks are read in place
+
+SchedulerOptions fit_to_buffers(SchedulerOptions options, std::uint64_t buffer_bytes,
+                                std::uint64_t chunk_bytes) {
+    const std::uint64_t buffers = std::max<std::uint64_t>(4, buffer_bytes / chunk_bytes);
+    options.in_flight_max =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(options.in_flight_max, buffers / 2));
+    return options;
+}
+
+}  // namespace
+
+PullSession::PullSession(const Parts& parts, std::span<const std::uint32_t> missing,
+                         const PullSessionOptions& options)
+    : parts_(parts),
+      options_(options),
+      manifest_(parts.held->manifest()),
+      scheduler_(
+          manifest_.layout.chunk_count(), manifest_.layout.chunk_bytes(), missing, random_seed(),
+          fit_to_buffers(options.scheduler, options.buffer_bytes, manifest_.layout.chunk_bytes())),
+      renew_interval_(std::chrono::milliseconds(options.renew_ms_min)),
+      random_(random_seed()) {}
+
+std::future<Result<void>> PullSession::start(registry::Grant grant) {
+    auto future = done_.get_future();
+    parts_.io.post([self = shared_from_this(), grant = std::move(grant)]() mutable {
+        self->grant_ = std::move(grant);
+        self->id_ = self->parts_.io.attach(self.get());
+        self->last_progress_ = system_clock().now();
+        self->next_renew_ = self->last_progress_ + self->renew_interval_;
+        if (auto prepared = self->prepare(); !prepared) {
+            self->fail(prepared.error());
+        } else {
+            self->add_hints(self->grant_.holders);
+        }
+    });
+    return future;
+}
+
+void PullSession::cancel() {
+    parts_.io.post([self = shared_from_this()] {
+        self->fail({Code::cancelled, 0, "the pull was cancelled"});
+    });
+}
+
+Result<void> PullSession::prepare() {
+    const model::Layout& layout = manifest_.layout;
+    places_ = parts_.destination->memory();
+    in_place_ = layout.chunk_count() > 0 && !parts_.destination->in_place(0).empty();
+    const std::size_t count =
+        in_place_ ? kSecondCopyBuffers
+                  : std::max<std::uint64_t>(4, options_.buffer_bytes / layout.chunk_bytes());
+    WEIGHTCAST_TRY(buffers_,
+                   SharedMemory::create("weightcast-buffers", count * layout.chunk_bytes()));
+    for (std::uint32_t i = 0; i < count; ++i) free_buffers_.push_back(i);
+    buffer_regions_.resize(parts_.io.fabrics().size());
+    place_regions_.resize(parts_.io.fabrics().size());
+    return success();
+}
+
+void PullSession::fail(Error error) {
+    if (failed_ || finished_) return;
+    failed_ = true;
+    failure_ = std::move(error);
+    for (HolderIndex index = 0; index < holders_.size(); ++index) {
+        scheduler_.remove_holder(index);
+        disconnect(holders_[index]);
+    }
+}
+
+void PullSession::finish_if_done() {
+    if (!failed_ && !scheduler_.finished()) return;
+    for (Holder& holder : holders_) disconnect(holder);
+    if (ops_in_flight_ > 0 || jobs_in_flight_ > 0) return;
+    finished_ = true;
+    holders_.clear();
+    buffer_regions_.clear();
+    place_regions_.clear();
+    parts_.io.detach(id_);
+    done_.set_value(failed_ ? Result<void>(failure_) : Result<void>(success()));
+}
+
+TimePoint PullSession::deadline() const {
+    return std::min(scheduler_.next_deadline(), next_renew_);
+}
+
+void PullSession::step(TimePoint now) {
+    if (!failed_) {
+        if (now >= next_renew_) renew(now);
+        check_starving(now);
+        actions_.clear();
+        reads_.clear();
+        scheduler_.next_actions(now, actions_);
+        for (const Action& action : actions_) {
+            if (action.kind == Action::Kind::read_page) read_page(action.holder);
+            if (action.kind == Action::Kind::read_chunk) read_chunk(action);
+            if (action.kind == Action::Kind::quarantine_holder) quarantine(action.holder);
+        }
+        live_holders_ = scheduler_.live_holders();
+    }
+    finish_if_done();
+}
+
+std::uint32_t PullSession::new_op() {
+    ++ops_in_flight_;
+    if (free_ops_.empty()) {
+        ops_.emplace_back();
+        free_ops_.push_back(static_cast<std::uint32_t>(ops_.size() - 1));
+    }
+    const std::uint32_t index = free_ops_.back();
+    free_ops_.pop_back();
+    ops_[index] = {};
+    ops_[index].busy = true;
+    return index;
+}
+
+void PullSession::read_page(HolderIndex index) {
+    Holder& holder = holders_[index];
+    if (!holder.connected) return;
+    const std::uint32_t op = new_op();
+    ops_[op].page = true;
+    ops_[op].holder = index;
+    ops_[op].pending = 1;
+    fabric::Fabric& fabric = *parts_.io.fabrics()[holder.fabric];
+    const fabric::Read read{holder.page_link,
+                            holder.hint.holding.keys[fabric.name()].page,
+                            0,
+                            holder.page_region.get(),
+                            0,
+                            holder.page.pages.size(),
+                            IoThread::tag(id_, op)};
+    fabric.submit({&read, 1});
+}
+
+std::span<std::byte> PullSession::bytes_of(const Op& op) const {
+    const model::Layout& layout = manifest_.layout;
+    if (op.slot == kInPlace) return parts_.destination->in_place(op.chunk);
+    return buffers_.pages.span().subspan(std::size_t{op.slot} * layout.chunk_bytes(),
+                                         layout.chunk_range(op.chunk).bytes);
+}
+
+void PullSession::read_chunk(const Action& action) {
+    const model::Layout& layout = manifest_.layout;
+    Holder& holder = holders_[action.holder];
+    const bool buffered = !in_place_ || action.second_copy;
+    if (!holder.connected || (buffered && free_buffers_.empty())) {
+        scheduler_.on_chunk_read(action.holder, action.chunk, ReadOutcome::failed,
+                                 system_clock().now());
+        return;
+    }
+    const std::uint32_t index = new_op();
+    Op& op = ops_[index];
+    op.holder = action.holder;
+    op.chunk = action.chunk;
+    op.slot = kInPlace;
+    const std::uint64_t place = std::uint64_t{action.chunk} << layout.options().chunk_shift;
+    const std::uint64_t bytes = layout.chunk_range(action.chunk).bytes;
+    fabric::Region* local = nullptr;
+    std::uint64_t local_offset = 0;
+    if (buffered) {
+        op.slot = free_buffers_.back();
+        free_buffers_.pop_back();
+        local = buffer_regions_[holder.fabric].get();
+        local_offset = std::uint64_t{op.slot} * layout.chunk_bytes();
+    } else {
+        const auto next =
+            std::upper_bound(places_.begin(), places_.end(), place,
+                             [](std::uint64_t at, const PlacedMemory& p) { return at < p.place; });
+        const auto which = static_cast<std::size_t>(next - places_.begin()) - 1;
+        local = place_regions_[holder.fabric][which].get();
+        local_offset = place - places_[which].place;
+    }
+    fabric::Fabric& fabric = *parts_.io.fabrics()[holder.fabric];
+    const auto& extents = holder.hint.holding.extents;
+    const auto& keys = holder.hint.holding.keys[fabric.name()].regions;
+    reads_.clear();
+    auto extent =
+        std::upper_bound(extents.begin(), extents.end(), place,
+                         [](std::uint64_t at, const registry::Extent& e) { return at < e.place; });
+    --extent;
+    for (std::uint64_t done = 0; done < bytes; ++extent) {
+        const std::uint64_t inside = place + done - extent->place;
+        const std::uint64_t piece = std::min(bytes - done, extent->bytes - inside);
+        reads_.push_back({holder.link, keys[extent->region], extent->offset + inside, local,
+                          local_offset + done, piece, IoThread::tag(id_, index)});
+        done += piece;
+    }
+    op.pending = static_cast<std::uint32_t>(reads_.size());
+    fabric.submit(reads_);
+}
+
+void PullSession::on_completion(std::uint64_t tag, fabric::ReadStatus status) {
+    const auto index = static_cast<std::uint32_t>(tag);
+    Op& op = ops_[index];
+    WEIGHTCAST_ASSERT(op.busy && op.pending > 0);
+    --op.pending;
+    if (status != fabric::ReadStatus::ok) op.status = status;
+    if (op.pending == 0) op_completed(index);
+}
+
+void PullSession::op_completed(std::uint32_t index) {
+    const Op op = ops_[index];
+    if (op.status != fabric::ReadStatus::ok) {
+        if (!op.page) {
+            scheduler_.on_chunk_read(op.holder, op.chunk, ReadOutcome::failed,
+                                     system_clock().now());
+        }
+        release(index);
+        if (op.status != fabric::ReadStatus::cancelled) {
+            const Holder& holder = holders_[op.holder];
+            const auto& fabric = *parts_.io.fabrics()[holder.fabric];
+            lose_holder(op.holder, fmt::format("{}: {}", to_string(op.status),
+                                               fabric.link_error(holder.link)));
+        }
+    } else if (op.page) {
+        page_arrived(op);
+        release(index);
+    } else {
+        chunk_arrived(index);
+    }
+    if (op.page) return;
+    // A second copy may have waited until nobody writes in its place any more.
+    for (std::uint32_t other = 0; other < ops_.size(); ++other) {
+        const Op& waiting = ops_[other];
+        if (waiting.busy && waiting.waiting && waiting.chunk == op.chunk) {
+            ops_[other].waiting = false;
+            verify(other);
+        }
+    }
+}
+
+void PullSession::page_arrived(const Op& op) {
+    Holder& holder = holders_[op.holder];
+    auto page = parse_page(holder.page.pages.span(), manifest_.layout.chunk_count());
+    if (!page) return lose_holder(op.holder, page.error().message);
+    if (page.value().incarnation != holder.hint.incarnation) {
+        return lose_holder(op.holder, "its availability page is of another incarnation");
+    }
+    const bool moved = holder.generation != 0 && holder.generation != page.value().generation;
+    if (moved || page.value().state == PageState::withdrawn) {
+        return lose_holder(op.holder, "it has withdrawn the version");
+    }
+    holder.generation = page.value().generation;
+    scheduler_.on_page(op.holder, page.value(), system_clock().now());
+}
+
+void PullSession::chunk_arrived(std::uint32_t index) {
+    const Op op = ops_[index];
+    const std::uint64_t bytes = manifest_.layout.chunk_range(op.chunk).bytes;
+    statistics_.bytes_read += bytes;
+    statistics_.shares[holders_[op.holder].share].bytes += bytes;
+    if (!scheduler_.on_chunk_read(op.holder, op.chunk, ReadOutcome::ok, system_clock().now())) {
+        return release(index);
+    }
+    if (in_place_ && op.slot != kInPlace) {
+        // The slower first copy is still being written to the chunk's place: stop that first.
+        for (std::uint32_t other = 0; other < ops_.size(); ++other) {
+            const Op& slow = ops_[other];
+            if (!slow.busy || other == index || slow.page || slow.chunk != op.chunk) continue;
+            if (slow.pending == 0) continue;
+            ops_[index].waiting = true;
+            lose_holder(slow.holder, "slower than another holder");
+            return;
+        }
+    }
+    verify(index);
+}
+
+void PullSession::verify(std::uint32_t index) {
+    ++jobs_in_flight_;
+    const Op& op = ops_[index];
+    parts_.workers.post([self = shared_from_this(), index, chunk = op.chunk, bytes = bytes_of(op)] {
+        const bool right = model::digest_chunk(bytes) == self->manifest_.chunk_digests[chunk];
+        Result<void> stored = success();
+        if (right) {
+            stored = self->parts_.destination->store(chunk, bytes);
+            if (stored) self->parts_.held->page().set(chunk);
+        }
+        self->parts_.io.post(
+            [self, index, right, stored] { self->on_verdict(index, right, stored); });
+    });
+}
+
+void PullSession::on_verdict(std::uint32_t index, bool right, Result<void> stored) {
+    --jobs_in_flight_;
+    const Op op = ops_[index];
+    release(index);
+    if (right && !stored) return fail(stored.error());
+    scheduler_.on_chunk_verdict(op.holder, op.chunk, right ? Verdict::verified : Verdict::corrupt);
+    const Holder& holder = holders_[op.holder];
+    if (right) {
+        last_progress_ = system_clock().now();
+        const std::uint64_t bytes = manifest_.layout.chunk_range(op.chunk).bytes;
+        statistics_.bytes_verified += bytes;
+        bytes_verified_ += bytes;
+        return;
+    }
+    ++statistics_.corrupt_chunks;
+    last_trouble_ =
+        fmt::format("chunk {} from {} does not match its digest", op.chunk, holder.hint.name);
+    log(LogLevel::warning, "{}; reading it again", last_trouble_);
+    report(holder, registry::ReportKind::corrupt, last_trouble_);
+}
+
+void PullSession::release(std::uint32_t index) {
+    Op& op = ops_[index];
+    if (!op.page && op.slot != kInPlace) free_buffers_.push_back(op.slot);
+    op.busy = false;
+    free_ops_.push_back(index);
+    --ops_in_flight_;
+}
+
+}  // namespace weightcast::agent

@@ -1,0 +1,158 @@
+// A process that publishes, pulls and serves versions of models. Thread-safe throughout.
+//
+//   auto node = weightcast::Node::start({.registry = url,
+//                                        .open_fabrics = weightcast::transport::open_fabrics});
+//   auto report = node.value()->pull({.model = "llama3", .directory = "./copy"});
+//
+// Bytes are bytes, rates bytes/s, times seconds unless the name says otherwise.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "weightcast/result.h"
+
+namespace weightcast {
+
+namespace fabric {
+class Fabric;
+struct FabricOptions;
+}  // namespace fabric
+
+// Opens transports by name, all that work if none is named: transport::open_fabrics.
+using FabricOpener = Result<std::vector<std::unique_ptr<fabric::Fabric>>> (*)(
+    std::span<const std::string> names, const fabric::FabricOptions& options);
+
+struct NodeOptions {
+    std::string registry;    // http://HOST:PORT
+    std::string token;       // bearer token of the registry; empty: none
+    std::string name;        // unique among the living; empty: host, pid and a random part
+    bool take_over = false;  // replace a living node of this name
+    std::string listen = "127.0.0.1";  // address on which peers reach the transports
+    std::vector<std::string> fabrics;  // only these transports; empty: all that work
+    std::uint64_t serve_rate_max = 0;  // to all readers together; 0: no cap
+    FabricOpener open_fabrics = nullptr;
+};
+
+struct PublishOptions {
+    std::string model;
+    std::uint64_t version = 0;            // 0: the newest if its bytes are the same, else the next
+    std::string channel = "stable";       // moved to this version if it is new; empty: none
+    std::uint64_t chunk_bytes = 1 << 20;  // a power of two, 64 KiB to 16 MiB
+};
+
+// A tensor in this process's memory. The bytes must stay as they are, and where they are, until the
+// node is gone or withdraw() has returned.
+struct TensorView {
+    std::string name;
+    std::string dtype;                 // as safetensors names it, e.g. "BF16"
+    std::vector<std::uint64_t> shape;  // outermost dimension first
+    std::span<const std::byte> bytes;
+};
+
+struct Published {
+    std::string model;
+    std::uint64_t version = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t generation = 0;  // of the channel; 0: it was not moved
+    bool created = false;          // false: the same bytes were published before
+    std::string manifest;          // SHA-256, hexadecimal
+};
+
+struct HolderShare {
+    std::string peer;
+    std::string fabric;
+    bool emulated = false;  // reads cost the holder's CPU
+    std::uint64_t bytes = 0;
+};
+
+struct PullProgress {
+    std::uint64_t bytes_total = 0;  // wanted
+    std::uint64_t bytes_done = 0;   // verified, earlier attempts included
+    std::uint32_t holders = 0;      // being read from
+    double seconds = 0;
+};
+
+struct PullOptions {
+    std::string model;
+    std::string reference;             // "@VERSION", ":CHANNEL"; empty: channel "stable"
+    std::string directory;             // where the files go
+    std::vector<std::string> tensors;  // globs; not empty: only these tensors, in one file
+    bool replace = false;              // the directory's other files may be lost
+    bool sync = false;                 // wait until the bytes are on the disk
+    bool serve = true;                 // let peers read from us, while pulling and afterwards
+    std::vector<std::string> fabrics;  // only these
+    double link_rate_max = 0;  // of this host's port, for the lower bound; 0: ask the system
+    std::uint32_t no_holder_ms_max = 30000;  // without any progress or holder before giving up
+    std::function<void(const PullProgress&)>
+        on_progress;  // several times a second, on its own thread
+};
+
+struct PullReport {
+    std::string model;
+    std::uint64_t version = 0;
+    std::uint64_t generation = 0;      // of the channel that named it, 0 if none
+    std::uint64_t bytes = 0;           // wanted
+    std::uint64_t bytes_read = 0;      // from peers, repeated reads included
+    std::uint32_t corrupt_chunks = 0;  // that were read again
+    std::uint32_t holders_lost = 0;
+    double seconds = 0;                // from the call to the commit
+    double bound_seconds = 0;          // that no way of moving bytes_read could beat
+    double ratio = 0;                  // seconds / bound_seconds; 0 if the bound is 0
+    std::string limited_by;            // the cut that sets the bound
+    std::vector<HolderShare> holders;  // most bytes first
+};
+
+// A version in this process's memory. Keeps its bytes alive.
+class PulledMemory {
+  public:
+    virtual ~PulledMemory() = default;
+    virtual const PullReport& report() const = 0;
+    virtual std::vector<TensorView> tensors() const = 0;  // by name
+    // Errors: not_found.
+    virtual Result<TensorView> tensor(const std::string& name) const = 0;
+};
+
+class Node {
+  public:
+    // Errors: those of the registry (unavailable, refused, conflict) and of the transports.
+    static Result<std::unique_ptr<Node>> start(const NodeOptions& options);
+    // Stops serving and leaves the registry. REQUIRES: no call of this node is running
+    virtual ~Node() = default;
+
+    // Publishes a directory's tree, or single files, and serves it. Every byte is read once.
+    // Errors: invalid_input (naming file, tensor and offset), conflict (the version has other
+    // bytes).
+    virtual Result<Published> publish(std::span<const std::string> paths,
+                                      const PublishOptions& options) = 0;
+    // Publishes tensors where they lie, without a copy, as one "model.safetensors".
+    virtual Result<Published> publish(std::span<const TensorView> tensors,
+                                      const PublishOptions& options) = 0;
+    // Stops serving a version. Readers are refused from then on. Errors: not_found.
+    virtual Result<void> withdraw(const std::string& model, std::uint64_t version) = 0;
+
+    // Pulls into a directory, which gets all files at once when every byte was verified; or,
+    // without `directory`, fails with invalid_input. A pull that failed or was killed goes on where
+    // it was. Errors: not_found, unavailable (no holder), no_space, corrupt, invalid_input,
+    // cancelled.
+    virtual Result<PullReport> pull(const PullOptions& options) = 0;
+    // The same into memory; `directory`, `replace` and `sync` are not used.
+    virtual Result<std::unique_ptr<PulledMemory>> pull_memory(const PullOptions& options) = 0;
+    // A holder's own pages on this host, verified, mapped read-only, without a copy. They are the
+    // holder's: it must not overwrite them as long as they are used. Errors: also unavailable (no
+    // holder here shares its memory).
+    virtual Result<std::unique_ptr<PulledMemory>> map_memory(const PullOptions& options) = 0;
+    // Ends every pull that is running with Code::cancelled.
+    virtual void cancel_pulls() = 0;
+
+    virtual const std::string& name() const = 0;
+    // That peers have read from this node, as far as the transports know.
+    virtual std::uint64_t bytes_served() const = 0;
+};
+
+}  // namespace weightcast
