@@ -1,6 +1,7 @@
 #include "tests/contract/fabrics.h"
 
 #include "base/random.h"
+#include "tests/contract/memory_site.h"
 #include "tests/contract/process_site.h"
 #include "transport/open.h"
 
@@ -21,6 +22,7 @@ std::vector<SiteFactory> sites() {
         return transport::open_tcp(four);
     };
     return {
+        {"memory", "", [] { return make_memory_site(1); }},
         process_site("tcp", transport::open_tcp, "tcp://127.0.0.1:1"),
         process_site("tcp-striped", striped, "tcp://127.0.0.1:1"),
     };
