@@ -139,6 +139,7 @@ struct FabricOptions {
     std::uint32_t progress_ms_max = 2000;    // a request without progress for so long has failed
     std::uint64_t serve_rate_max = 0;        // bytes/s to all peers together; 0: no cap
     std::uint32_t connections_per_link = 1;  // tcp
+    std::string congestion_control;          // tcp; e.g. "bbr", empty: the system's
 };
 
 }  // namespace weightcast::fabric

@@ -1,0 +1,203 @@
+#include "transport/tcp/server.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+#include <vector>
+
+#include "base/assert.h"
+
+namespace weightcast::transport::tcp {
+namespace {
+
+constexpr std::size_t kEventsMax = 64;
+// A reader that takes nothing for so long is given up.
+constexpr unsigned kUnacknowledgedMsMax = 60'000;
+
+void watch(int epoll, int fd, std::uint32_t events) {
+    ::epoll_event event{};
+    event.events = events;
+    event.data.fd = fd;
+    ::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+UniqueFd open_spare() { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::start(const fabric::FabricOptions& options,
+                                              std::shared_ptr<RegionTable> regions) {
+    WEIGHTCAST_TRY(Listener listener, listen_on(options.listen, options.congestion_control));
+    UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+    if (!epoll) return system_error(errno, "epoll_create1");
+    UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!wake) return system_error(errno, "eventfd");
+    std::unique_ptr<Server> server(new Server(options, std::move(regions), std::move(listener),
+                                              std::move(epoll), std::move(wake)));
+    // The process's signals are for its own threads.
+    ::sigset_t all;
+    ::sigset_t before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    server->thread_ = std::thread([s = server.get()] { s->run(); });
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return server;
+}
+
+Server::Server(const fabric::FabricOptions& options, std::shared_ptr<RegionTable> regions,
+               Listener listener, UniqueFd epoll, UniqueFd wake)
+    : options_(options),
+      regions_(std::move(regions)),
+      listener_(std::move(listener)),
+      epoll_(std::move(epoll)),
+      wake_(std::move(wake)),
+      spare_(open_spare()),
+      bucket_(options.serve_rate_max, system_clock().now()),
+      now_(system_clock().now()) {}
+
+Server::~Server() {
+    stopping_.store(true);
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof one);
+    thread_.join();
+}
+
+void Server::run() {
+    watch(epoll_.get(), listener_.socket.get(), EPOLLIN);
+    watch(epoll_.get(), wake_.get(), EPOLLIN);
+    std::array<::epoll_event, kEventsMax> events;
+    bool throttled = false;
+    while (true) {
+        int timeout_ms = -1;
+        if (!turns_.empty()) {
+            timeout_ms = throttled ? bucket_.wait_ms() : 0;
+        } else if (silent_ > 0) {
+            timeout_ms = static_cast<int>(options_.progress_ms_max);
+        }
+        const int count = ::epoll_wait(epoll_.get(), events.data(), kEventsMax, timeout_ms);
+        if (stopping_.load()) return;
+        now_ = system_clock().now();
+        for (int i = 0; i < count; ++i) {
+            on_event(events[static_cast<std::size_t>(i)].data.fd,
+                     events[static_cast<std::size_t>(i)].events);
+        }
+        throttled = !serve_round();
+        if (silent_ > 0) close_silent();
+    }
+}
+
+void Server::on_event(int fd, std::uint32_t events) {
+    if (fd == wake_.get()) return;
+    if (fd == listener_.socket.get()) {
+        accept_all();
+        return;
+    }
+    const auto found = connections_.find(fd);
+    if (found == connections_.end()) return;
+    ServerConnection& connection = *found->second;
+    if ((events & (EPOLLERR | EPOLLHUP)) != 0) {
+        close(fd);
+        return;
+    }
+    if ((events & EPOLLIN) != 0) connection.mark_readable();
+    if ((events & EPOLLOUT) != 0) connection.mark_writable();
+    advance(connection);
+}
+
+void Server::advance(ServerConnection& connection) {
+    const bool silent = !connection.greeted();
+    const bool alive = connection.receive();
+    if (silent && connection.greeted()) --silent_;
+    if (!alive) {
+        close(connection.fd());
+        return;
+    }
+    if (connection.can_send() && !connection.queued) {
+        connection.queued = true;
+        turns_.push_back(connection.fd());
+    }
+}
+
+void Server::accept_all() {
+    while (true) {
+        UniqueFd socket(
+            ::accept4(listener_.socket.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+        if (socket) {
+            if (connections_.size() < kConnectionsMax) add_connection(std::move(socket));
+            continue;
+        }
+        if (errno == EMFILE || errno == ENFILE) {
+            // Without this the listener would stay readable and the loop would spin.
+            spare_.reset();
+            UniqueFd(::accept4(listener_.socket.get(), nullptr, nullptr, SOCK_CLOEXEC)).reset();
+            spare_ = open_spare();
+            return;
+        }
+        if (errno != EINTR && errno != ECONNABORTED) return;
+    }
+}
+
+void Server::add_connection(UniqueFd socket) {
+    const int fd = socket.get();
+    const int on = 1;
+    ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    ::setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &kUnacknowledgedMsMax,
+                 sizeof kUnacknowledgedMsMax);
+    auto connection = std::make_unique<ServerConnection>(std::move(socket), options_.incarnation,
+                                                         *regions_, now_);
+    connections_.emplace(fd, std::move(connection));
+    ++silent_;
+    watch(epoll_.get(), fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+}
+
+void Server::close(int fd) {
+    const auto found = connections_.find(fd);
+    if (found == connections_.end()) return;
+    if (!found->second->greeted()) --silent_;
+    connections_.erase(found);
+}
+
+bool Server::serve_round() {
+    for (std::size_t turns = turns_.size(); turns > 0; --turns) {
+        const std::uint64_t allowed = bucket_.available(kTurnBytes, now_);
+        if (allowed == 0) return false;
+        const int fd = turns_.front();
+        turns_.pop_front();
+        // A descriptor may belong to a later connection by now; its turn is then merely early.
+        const auto found = connections_.find(fd);
+        if (found == connections_.end()) continue;
+        ServerConnection& connection = *found->second;
+        connection.queued = false;
+        if (!connection.can_send()) continue;
+        std::uint64_t sent = 0;
+        const bool alive = connection.send(allowed, sent);
+        bucket_.take(sent);
+        bytes_served_.fetch_add(sent, std::memory_order_relaxed);
+        if (alive) {
+            advance(connection);
+        } else {
+            close(fd);
+        }
+    }
+    return true;
+}
+
+void Server::close_silent() {
+    const auto deadline = std::chrono::milliseconds(options_.progress_ms_max);
+    std::vector<int> late;
+    for (const auto& [fd, connection] : connections_) {
+        if (!connection->greeted() && now_ - connection->accepted() > deadline) late.push_back(fd);
+    }
+    for (const int fd : late) close(fd);
+}
+
+}  // namespace weightcast::transport::tcp

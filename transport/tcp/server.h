@@ -1,0 +1,69 @@
+// Serves the regions of a table to the readers that connect, on a thread of its own.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+
+#include "base/unique_fd.h"
+#include "fabric/fabric.h"
+#include "transport/tcp/address.h"
+#include "transport/tcp/region_table.h"
+#include "transport/tcp/server_connection.h"
+#include "transport/tcp/token_bucket.h"
+
+namespace weightcast::transport::tcp {
+
+class Server {
+  public:
+    // Connections at once; further ones are closed at once.
+    static constexpr std::size_t kConnectionsMax = 8192;
+    // Payload bytes that one connection sends before it is another one's turn.
+    static constexpr std::uint64_t kTurnBytes = 1U << 20U;
+
+    // Listens, and starts the thread. Errors: invalid_input, io.
+    static Result<std::unique_ptr<Server>> start(const fabric::FabricOptions& options,
+                                                 std::shared_ptr<RegionTable> regions);
+    // Closes every connection.
+    ~Server();
+
+    const std::string& address() const { return listener_.address; }
+    std::uint64_t bytes_served() const { return bytes_served_.load(std::memory_order_relaxed); }
+
+  private:
+    Server(const fabric::FabricOptions& options, std::shared_ptr<RegionTable> regions,
+           Listener listener, UniqueFd epoll, UniqueFd wake);
+
+    void run();
+    void accept_all();
+    void add_connection(UniqueFd socket);
+    void on_event(int fd, std::uint32_t events);
+    // Receives, and queues the connection for its turn or closes it.
+    void advance(ServerConnection& connection);
+    void close(int fd);
+    // Gives each queued connection one turn. False if the rate cap stopped it.
+    bool serve_round();
+    void close_silent();
+
+    const fabric::FabricOptions options_;
+    // Shared with the regions, which may outlive this server.
+    const std::shared_ptr<RegionTable> regions_;
+    Listener listener_;
+    UniqueFd epoll_;
+    UniqueFd wake_;
+    UniqueFd spare_;  // given up to accept and close when descriptors run out
+    std::unordered_map<int, std::unique_ptr<ServerConnection>> connections_;
+    std::deque<int> turns_;
+    std::size_t silent_ = 0;  // connections that have not said hello
+    TokenBucket bucket_;
+    TimePoint now_;
+    std::atomic<std::uint64_t> bytes_served_ = 0;
+    std::atomic<bool> stopping_ = false;
+    std::thread thread_;
+};
+
+}  // namespace weightcast::transport::tcp

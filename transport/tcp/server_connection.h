@@ -1,0 +1,81 @@
+// The holder's end of one connection: takes requests, pushes the bytes of regions.
+//
+// Thread-bound. The socket is a non-blocking stream.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/clock.h"
+#include "base/unique_fd.h"
+#include "transport/tcp/region_table.h"
+#include "transport/tcp/ring.h"
+#include "transport/tcp/wire.h"
+
+namespace weightcast::transport::tcp {
+
+class ServerConnection {
+  public:
+    // Requests that wait here at most; a reader that sends more waits in its own socket.
+    static constexpr std::size_t kRequestsMax = 1024;
+
+    ServerConnection(UniqueFd socket, const fabric::Incarnation& own, RegionTable& regions,
+                     TimePoint accepted);
+
+    int fd() const { return socket_.get(); }
+    TimePoint accepted() const { return accepted_; }
+    bool greeted() const { return state_ != State::greeting; }
+
+    // The socket was reported readable, writable. Both are remembered until it would block.
+    void mark_readable() { readable_ = true; }
+    void mark_writable() { writable_ = true; }
+
+    // Takes what the reader has sent, up to the limits. False: close the connection.
+    bool receive();
+    // True if send() can make progress now.
+    bool can_send() const;
+    // Sends once, at most `payload_bytes_max` payload bytes; adds those sent to `payload_sent`.
+    // False: close the connection. REQUIRES: can_send(), payload_bytes_max > 0
+    bool send(std::uint64_t payload_bytes_max, std::uint64_t& payload_sent);
+
+    bool queued = false;  // for the server: waits for its turn
+
+  private:
+    enum class State { greeting, open, closing };
+    enum class Sent { some, blocked, fault, failed };
+
+    bool parse_input();
+    bool greet();
+    void fill_head();
+    void end_request(EndStatus status);
+    EndStatus check(const Request& request);
+    Sent send_memory(std::span<const std::byte> payload, std::uint64_t& payload_sent);
+    Sent send_file(int fd, std::uint64_t offset, std::size_t bytes, std::uint64_t& payload_sent);
+    Sent send_payload(std::size_t bytes, std::uint64_t& payload_sent);
+    // What the socket took, of the head first.
+    void consume(std::size_t bytes, std::uint64_t& payload_sent);
+
+    UniqueFd socket_;
+    const fabric::Incarnation own_;
+    RegionTable& regions_;
+    const TimePoint accepted_;
+    State state_ = State::greeting;
+    bool readable_ = true;
+    bool writable_ = true;
+
+    std::array<std::byte, 64 * kRequestBytes> input_;
+    std::size_t input_bytes_ = 0;
+    Ring<Request> requests_;
+
+    // Output: frames not sent yet, then the payload of the last of them.
+    std::array<std::byte, 8 * kFrameBytes> head_;
+    std::size_t head_first_ = 0;
+    std::size_t head_last_ = 0;
+    bool active_ = false;                // requests_.front() is being answered
+    EndStatus outcome_ = EndStatus::ok;  // of the active request; else zeros are sent
+    std::uint64_t answered_bytes_ = 0;   // of the active request
+    std::size_t slice_bytes_ = 0;        // payload that the last data frame still lacks
+};
+
+}  // namespace weightcast::transport::tcp

@@ -1,0 +1,116 @@
+#include "transport/tcp/wire.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace weightcast::transport::tcp {
+namespace {
+
+constexpr char kMagic[] = "wctcpfab";
+constexpr char kKeyMagic[] = "tcp1";
+constexpr std::uint32_t kReadRequest = 1;
+
+template <typename Integer>
+void put(std::byte* out, Integer value) {
+    for (std::size_t i = 0; i < sizeof value; ++i) out[i] = std::byte(value >> (8U * i) & 0xFFU);
+}
+
+template <typename Integer>
+Integer get(const std::byte* in) {
+    Integer value = 0;
+    for (std::size_t i = 0; i < sizeof value; ++i) {
+        value |= static_cast<Integer>(static_cast<Integer>(std::to_integer<unsigned>(in[i]))
+                                      << (8U * i));
+    }
+    return value;
+}
+
+template <typename Array>
+Array get_array(const std::byte* in) {
+    Array array;
+    std::copy_n(in, array.size(), array.begin());
+    return array;
+}
+
+}  // namespace
+
+void encode(const Hello& hello, std::span<std::byte, kHelloBytes> out) {
+    std::memcpy(out.data(), kMagic, 8);
+    put(&out[8], hello.protocol);
+    put(&out[12], std::uint32_t{0});
+    std::ranges::copy(hello.expected, out.begin() + 16);
+    std::ranges::copy(hello.own, out.begin() + 32);
+}
+
+void encode(const Welcome& welcome, std::span<std::byte, kWelcomeBytes> out) {
+    std::memcpy(out.data(), kMagic, 8);
+    put(&out[8], welcome.protocol);
+    put(&out[12], static_cast<std::uint32_t>(welcome.status));
+    std::ranges::copy(welcome.incarnation, out.begin() + 16);
+}
+
+void encode(const Request& request, std::span<std::byte, kRequestBytes> out) {
+    put(&out[0], kReadRequest);
+    put(&out[4], std::uint32_t{0});
+    put(&out[8], request.sequence);
+    std::ranges::copy(request.region, out.begin() + 16);
+    put(&out[32], request.offset);
+    put(&out[40], request.bytes);
+}
+
+void encode(const Frame& frame, std::span<std::byte, kFrameBytes> out) {
+    put(&out[0], static_cast<std::uint32_t>(frame.kind));
+    put(&out[4], frame.value);
+    put(&out[8], frame.sequence);
+}
+
+std::optional<Hello> decode_hello(std::span<const std::byte, kHelloBytes> in) {
+    if (std::memcmp(in.data(), kMagic, 8) != 0) return std::nullopt;
+    if (get<std::uint32_t>(&in[12]) != 0) return std::nullopt;
+    return Hello{get<std::uint32_t>(&in[8]), get_array<fabric::Incarnation>(&in[16]),
+                 get_array<fabric::Incarnation>(&in[32])};
+}
+
+std::optional<Welcome> decode_welcome(std::span<const std::byte, kWelcomeBytes> in) {
+    if (std::memcmp(in.data(), kMagic, 8) != 0) return std::nullopt;
+    const auto status = get<std::uint32_t>(&in[12]);
+    if (status > static_cast<std::uint32_t>(WelcomeStatus::wrong_protocol)) return std::nullopt;
+    return Welcome{get<std::uint32_t>(&in[8]), static_cast<WelcomeStatus>(status),
+                   get_array<fabric::Incarnation>(&in[16])};
+}
+
+std::optional<Request> decode_request(std::span<const std::byte, kRequestBytes> in) {
+    if (get<std::uint32_t>(&in[0]) != kReadRequest) return std::nullopt;
+    if (get<std::uint32_t>(&in[4]) != 0) return std::nullopt;
+    return Request{get<std::uint64_t>(&in[8]), get_array<RegionId>(&in[16]),
+                   get<std::uint64_t>(&in[32]), get<std::uint64_t>(&in[40])};
+}
+
+std::optional<Frame> decode_frame(std::span<const std::byte, kFrameBytes> in) {
+    const auto kind = get<std::uint32_t>(&in[0]);
+    const auto value = get<std::uint32_t>(&in[4]);
+    const auto sequence = get<std::uint64_t>(&in[8]);
+    if (kind == static_cast<std::uint32_t>(FrameKind::data)) {
+        if (value == 0 || value > kSliceBytesMax) return std::nullopt;
+        return Frame{FrameKind::data, value, sequence};
+    }
+    if (kind == static_cast<std::uint32_t>(FrameKind::end)) {
+        if (value > static_cast<std::uint32_t>(EndStatus::remote_fault)) return std::nullopt;
+        return Frame{FrameKind::end, value, sequence};
+    }
+    return std::nullopt;
+}
+
+fabric::RegionKey encode_key(const RegionId& region) {
+    fabric::RegionKey key(kKeyBytes);
+    std::memcpy(key.data(), kKeyMagic, 4);
+    std::ranges::copy(region, key.begin() + 4);
+    return key;
+}
+
+std::optional<RegionId> decode_key(std::span<const std::byte> key) {
+    if (key.size() != kKeyBytes || std::memcmp(key.data(), kKeyMagic, 4) != 0) return std::nullopt;
+    return get_array<RegionId>(&key[4]);
+}
+
+}  // namespace weightcast::transport::tcp

@@ -1,0 +1,9 @@
+#include "transport/open.h"
+
+namespace weightcast::transport {
+
+Result<std::unique_ptr<fabric::Fabric>> open_ucx(const fabric::FabricOptions&) {
+    return Error{Code::unavailable, 0, "this program was built without UCX"};
+}
+
+}  // namespace weightcast::transport
