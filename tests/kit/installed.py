@@ -34,7 +34,7 @@ def main() -> int:
         print(f"compiled {source.name}")
     library_path = environment | {"LD_LIBRARY_PATH": str(package.parent.parent)}
     subprocess.run([str(output / "consumer")], check=True, env=library_path)
-    pages = sorted(page.name for page in stage.rglob("*.1*"))
+    pages = sorted(page.name for page in stage.glob("**/man1/*.1*"))
     print("ran consumer; manual pages:", *pages)
     return 0 if pages else 1
 
