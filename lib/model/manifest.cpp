@@ -1,6 +1,7 @@
 #include "model/manifest.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "model/json_walk.h"
@@ -92,7 +93,10 @@ Result<void> check_tensors(const Manifest& manifest) {
     for (std::size_t i = 0; i < manifest.tensors.size(); ++i) {
         const TensorRecord& tensor = manifest.tensors[i];
         WEIGHTCAST_CHECK(check_tensor(manifest, tensor));
-        if (i > 0 && manifest.tensors[i - 1].name >= tensor.name) {
+        if (i == 0) continue;
+        // Two artifacts may each have a tensor of one name, as parts of a pipeline do.
+        const TensorRecord& before = manifest.tensors[i - 1];
+        if (std::tie(before.name, before.artifact) >= std::tie(tensor.name, tensor.artifact)) {
             return invalid("tensor '" + printable(tensor.name) +
                            "' is out of order or occurs twice");
         }

@@ -41,13 +41,13 @@ struct Manifest {
     std::uint64_t version = 0;
     DigestAlgorithm algorithm = DigestAlgorithm::xxh3_leaf16k;
     std::vector<Artifact> artifacts;    // by ascending path
-    std::vector<TensorRecord> tensors;  // by ascending name
+    std::vector<TensorRecord> tensors;  // by ascending name, then artifact
     Layout layout;                      // of the artifacts' sizes
     std::vector<Digest> chunk_digests;  // layout.chunk_count() of them
 
     // Over all chunk digests, by way of the buckets.
     Digest root() const;
-    // Index of a tensor, or -1. Binary search.
+    // Index of the first tensor of that name, or -1. Binary search.
     std::int64_t find_tensor(std::string_view name) const;
 };
 
