@@ -1,0 +1,38 @@
+// From a request to its reply, without sockets: routes, bodies, error statuses. Thread-bound.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "registry/metrics.h"
+#include "registry/service.h"
+
+namespace weightcast::registry {
+
+struct Reply {
+    int status = 200;
+    std::string_view route = "none";  // its name in metrics
+    std::string_view content_type = "application/json";
+    std::string body;
+};
+
+// The HTTP status of an error code.
+int http_status(Code code) noexcept;
+// The code for a status whose body does not tell it.
+Code code_of_status(int status) noexcept;
+Reply error_reply(const Error& error, std::string_view route = "none");
+
+class Router {
+  public:
+    // Borrows both.
+    Router(Service& service, Metrics& metrics) : service_(service), metrics_(metrics) {}
+
+    // `target` is the path, perhaps with a query, which no route uses.
+    Reply handle(std::string_view method, std::string_view target, std::string_view body);
+
+  private:
+    Service& service_;
+    Metrics& metrics_;
+};
+
+}  // namespace weightcast::registry

@@ -1,0 +1,345 @@
+// Peers, versions and channels. Holdings and read leases: state_holders.cpp.
+#include "registry/state.h"
+
+#include <fmt/core.h>
+
+#include <utility>
+
+#include "base/assert.h"
+
+namespace weightcast::registry {
+namespace {
+
+// Ids start at a random place below 2^48, so that those of an earlier boot are unknown and every
+// JSON reader can hold them in a double.
+constexpr std::uint64_t kFirstIdBound = 1ULL << 48U;
+
+Error unknown_peer(const PeerRef& ref) {
+    return {
+        Code::stale, 0,
+        fmt::format("peer {} of epoch {} is not registered: register again", ref.id, ref.epoch)};
+}
+
+ChannelMoved move(const std::string& model, const std::string& channel, std::uint64_t version,
+                  std::uint64_t generation, std::uint64_t wall_ms) {
+    return {{model, channel, version, generation, wall_ms}, {}, {}};
+}
+
+template <typename... Visitors>
+struct Overloaded : Visitors... {
+    using Visitors::operator()...;
+};
+template <typename... Visitors>
+Overloaded(Visitors...) -> Overloaded<Visitors...>;
+
+}  // namespace
+
+State::State(const StateOptions& options, ClusterInfo cluster, std::uint64_t seed)
+    : options_(options),
+      cluster_(std::move(cluster)),
+      random_(seed),
+      next_id_(1 + random_.below(kFirstIdBound)),
+      next_epoch_(1 + random_.below(kFirstIdBound)) {}
+
+void State::apply(const Change& change) {
+    std::visit(Overloaded{
+                   [this](const VersionPublished& published) {
+                       const VersionInfo& info = published.version;
+                       Version& version = models_[info.model].versions[info.version];
+                       version.info = info;
+                       ++counts_.versions;
+                       counts_.models = models_.size();
+                       events_.push_back({.kind = EventKind::version_published,
+                                          .model = info.model,
+                                          .version = info.version,
+                                          .name = info.publisher});
+                   },
+                   [this](const ChannelMoved& moved) {
+                       const ChannelInfo& channel = moved.channel;
+                       models_[channel.model].channels[channel.channel] = channel;
+                       events_.push_back({.kind = EventKind::channel_moved,
+                                          .model = channel.model,
+                                          .version = channel.version,
+                                          .channel = channel.channel,
+                                          .generation = channel.generation,
+                                          .name = moved.who,
+                                          .detail = moved.why});
+                   },
+                   [this](const QuarantineSet& set) {
+                       const auto version = find_version(set.model, set.version);
+                       WEIGHTCAST_ASSERT(version.has_value());
+                       version.value()->info.quarantined = set.quarantined;
+                   },
+               },
+               change);
+}
+
+Duration State::lease_and_grace() const {
+    return std::chrono::milliseconds(std::uint64_t{options_.lease_ms} + options_.grace_ms);
+}
+
+PeerLease State::lease_of(const Peer& peer) const {
+    return {peer.ref, options_.lease_ms, cluster_};
+}
+
+Result<const State::Peer*> State::find_peer(const PeerRef& ref) const {
+    const auto found = peers_.find(ref.id);
+    if (found == peers_.end() || found->second.ref.epoch != ref.epoch) return unknown_peer(ref);
+    return &found->second;
+}
+
+Result<State::Peer*> State::find_peer(const PeerRef& ref) {
+    const auto found = peers_.find(ref.id);
+    if (found == peers_.end() || found->second.ref.epoch != ref.epoch) return unknown_peer(ref);
+    return &found->second;
+}
+
+Result<const State::Version*> State::find_version(const std::string& model,
+                                                  std::uint64_t version) const {
+    const auto found = models_.find(model);
+    if (found == models_.end()) {
+        return Error{Code::not_found, 0, fmt::format("there is no model {}", model)};
+    }
+    const auto at = found->second.versions.find(version);
+    if (at == found->second.versions.end()) {
+        return Error{Code::not_found, 0, fmt::format("there is no version {}@{}", model, version)};
+    }
+    return &at->second;
+}
+
+Result<State::Version*> State::find_version(const std::string& model, std::uint64_t version) {
+    WEIGHTCAST_TRY(const Version* found, std::as_const(*this).find_version(model, version));
+    return const_cast<Version*>(found);
+}
+
+Result<PeerLease> State::register_peer(const PeerInfo& info, TimePoint now) {
+    if (info.protocol != kProtocolVersion) {
+        return Error{Code::refused, 0,
+                     fmt::format("peer {} speaks protocol {}, this registry speaks protocol {}",
+                                 info.name, info.protocol, kProtocolVersion)};
+    }
+    if (const auto named = names_.find(info.name); named != names_.end()) {
+        Peer& living = peers_.at(named->second);
+        if (living.info.incarnation == info.incarnation && living.info.host == info.host) {
+            living.info = info;
+            living.deadline = now + lease_and_grace();
+            return lease_of(living);
+        }
+        if (!info.take_over) {
+            return Error{Code::conflict, 0,
+                         fmt::format("a living peer on host {} has the name {}: stop it, wait for "
+                                     "its lease of {} ms to end, or take over",
+                                     living.info.host, info.name, options_.lease_ms)};
+        }
+        remove_peer(living.ref.id, "taken over");
+    }
+    if (peers_.size() >= options_.peers_max) {
+        return Error{Code::unavailable, 0,
+                     fmt::format("the limit of {} peers is reached", options_.peers_max)};
+    }
+    const std::uint64_t id = next_id_++;
+    Peer& peer = peers_[id];
+    peer.ref = {id, next_epoch_++};
+    peer.info = info;
+    peer.deadline = now + lease_and_grace();
+    deadlines_.emplace(peer.deadline, id);
+    names_[info.name] = id;
+    counts_.peers = peers_.size();
+    events_.push_back({.kind = EventKind::peer_joined, .peer = id, .name = info.name});
+    return lease_of(peer);
+}
+
+Result<HeartbeatReply> State::heartbeat(const Heartbeat& heartbeat, TimePoint now) {
+    WEIGHTCAST_TRY(Peer* const peer, find_peer(heartbeat.peer));
+    peer->deadline = now + lease_and_grace();
+    for (const HoldingProgress& progress : heartbeat.progress) {
+        const auto version = find_version(progress.model, progress.version);
+        if (!version) continue;
+        const auto at = peer->holdings.find(version.value());
+        if (at == peer->holdings.end()) continue;
+        Held& held = at->second;
+        unrank(*peer, *version.value(), held);
+        held.holding.complete = progress.complete;
+        held.holding.bytes_held = progress.bytes_held;
+        held.holding.buckets = progress.buckets;
+        rank(*peer, *version.value(), held);
+    }
+    return HeartbeatReply{options_.lease_ms, cluster_.boot_epoch};
+}
+
+void State::leave(const PeerRef& peer) {
+    if (find_peer(peer)) remove_peer(peer.id, "left");
+}
+
+void State::remove_peer(std::uint64_t id, const char* why) {
+    const auto found = peers_.find(id);
+    WEIGHTCAST_ASSERT(found != peers_.end());
+    Peer& peer = found->second;
+    while (!peer.pulls.empty()) remove_pull(*peer.pulls.begin());
+    while (!peer.holdings.empty()) remove_holding(peer, *peer.holdings.begin()->first);
+    for (Version* const version : peer.accused_in) {
+        version->accusers.erase(id);
+        version->quarantined.erase(id);
+    }
+    events_.push_back(
+        {.kind = EventKind::peer_left, .peer = id, .name = peer.info.name, .detail = why});
+    names_.erase(peer.info.name);
+    peers_.erase(found);
+    counts_.peers = peers_.size();
+}
+
+void State::forgive_until(TimePoint time) {
+    if (time > forgiven_until_) forgiven_until_ = time;
+}
+
+void State::expire(TimePoint now) {
+    if (now < forgiven_until_) return;
+    while (!deadlines_.empty() && deadlines_.top().first <= now) {
+        const std::uint64_t id = deadlines_.top().second;
+        deadlines_.pop();
+        const auto found = peers_.find(id);
+        if (found == peers_.end()) continue;
+        if (found->second.deadline > now) {
+            deadlines_.emplace(found->second.deadline, id);
+            continue;
+        }
+        ++counts_.expired_peers;
+        remove_peer(id, "lease expired");
+    }
+}
+
+Result<Planned<PublishReply>> State::publish(const PublishRequest& request,
+                                             std::uint64_t wall_ms) const {
+    WEIGHTCAST_TRY(const Peer* const peer, find_peer(request.peer));
+    const auto model = models_.find(request.model);
+    const ChannelInfo* current = nullptr;
+    if (model != models_.end()) {
+        const auto at = model->second.channels.find(request.channel);
+        if (at != model->second.channels.end()) current = &at->second;
+    }
+    Planned<PublishReply> planned;
+    if (const auto found = find_version(request.model, request.version)) {
+        const VersionInfo& info = found.value()->info;
+        if (info.manifest != request.manifest || info.root != request.root) {
+            return Error{
+                Code::conflict, 0,
+                fmt::format("{}@{} is root {} with manifest {}, published by {}, not root {} with "
+                            "manifest {}: a version never changes, publish another one",
+                            request.model, request.version, model::to_string(info.root),
+                            model::to_string(info.manifest), info.publisher,
+                            model::to_string(request.root), model::to_string(request.manifest))};
+        }
+        planned.reply = {describe(*found.value()), false, current ? current->generation : 0};
+        if (info.quarantined) {
+            planned.changes.push_back(QuarantineSet{info.model, info.version, false});
+            planned.reply.version.quarantined = false;
+        }
+        return planned;
+    }
+    if (model == models_.end() && models_.size() >= options_.models_max) {
+        return Error{Code::no_space, 0,
+                     fmt::format("the limit of {} models is reached", options_.models_max)};
+    }
+    if (model != models_.end() &&
+        model->second.versions.size() >= options_.versions_per_model_max) {
+        return Error{Code::no_space, 0,
+                     fmt::format("the limit of {} versions of model {} is reached",
+                                 options_.versions_per_model_max, request.model)};
+    }
+    VersionInfo info;
+    info.model = request.model;
+    info.version = request.version;
+    info.manifest = request.manifest;
+    info.manifest_bytes = request.manifest_bytes;
+    info.root = request.root;
+    info.bytes = request.bytes;
+    info.chunk_count = request.chunk_count;
+    info.bucket_count = request.bucket_count;
+    info.published_wall_ms = wall_ms;
+    info.publisher = peer->info.name;
+    planned.changes.push_back(VersionPublished{info});
+    planned.reply = {info, true, current ? current->generation : 0};
+    if (!request.channel.empty() && (current == nullptr || current->version < request.version)) {
+        ++planned.reply.generation;
+        ChannelMoved moved = move(request.model, request.channel, request.version,
+                                  planned.reply.generation, wall_ms);
+        moved.who = peer->info.name;
+        moved.why = "published";
+        planned.changes.push_back(std::move(moved));
+    }
+    return planned;
+}
+
+Result<Planned<ChannelInfo>> State::set_channel(const SetChannelRequest& request,
+                                                std::uint64_t wall_ms) const {
+    WEIGHTCAST_CHECK(find_version(request.model, request.version));
+    const auto& channels = models_.at(request.model).channels;
+    const auto at = channels.find(request.channel);
+    const std::uint64_t generation = at == channels.end() ? 0 : at->second.generation;
+    if (request.expected_generation && *request.expected_generation != generation) {
+        return Error{
+            Code::conflict, 0,
+            fmt::format("channel {}:{} is at generation {}, not {}: read it again", request.model,
+                        request.channel, generation, *request.expected_generation)};
+    }
+    if (at == channels.end() && channels.size() >= options_.channels_per_model_max) {
+        return Error{Code::no_space, 0,
+                     fmt::format("the limit of {} channels of model {} is reached",
+                                 options_.channels_per_model_max, request.model)};
+    }
+    ChannelMoved moved =
+        move(request.model, request.channel, request.version, generation + 1, wall_ms);
+    moved.who = request.who;
+    moved.why = request.why;
+    const ChannelInfo reply = moved.channel;
+    return Planned<ChannelInfo>{{std::move(moved)}, reply};
+}
+
+VersionInfo State::describe(const Version& version) {
+    VersionInfo info = version.info;
+    info.holders_complete = static_cast<std::uint32_t>(version.complete.size());
+    info.holders_partial =
+        static_cast<std::uint32_t>(version.ranked.size() - version.complete.size());
+    return info;
+}
+
+std::vector<ModelInfo> State::list_models() const {
+    std::vector<ModelInfo> models;
+    for (const auto& [name, model] : models_) {
+        ModelInfo& info = models.emplace_back();
+        info.model = name;
+        for (const auto& [number, version] : model.versions) {
+            info.versions.push_back(describe(version));
+        }
+        for (const auto& [channel_name, channel] : model.channels) {
+            info.channels.push_back(channel);
+        }
+    }
+    return models;
+}
+
+std::vector<PeerSummary> State::list_peers(TimePoint now) const {
+    std::vector<PeerSummary> peers;
+    peers.reserve(peers_.size());
+    for (const auto& [id, peer] : peers_) {
+        PeerSummary& summary = peers.emplace_back();
+        summary.peer = peer.ref;
+        summary.name = peer.info.name;
+        summary.host = peer.info.host;
+        summary.addresses = peer.info.addresses;
+        summary.readers = peer.readers;
+        summary.quarantined = peer.accused;
+        const auto left = peer.deadline - std::chrono::milliseconds(options_.grace_ms) - now;
+        if (left > Duration::zero()) {
+            summary.lease_left_ms = static_cast<std::uint64_t>(
+                std::chrono::duration_cast<std::chrono::milliseconds>(left).count());
+        }
+        for (const auto& [version, held] : peer.holdings) {
+            summary.holdings.push_back({held.holding.model, held.holding.version,
+                                        held.holding.complete, held.holding.bytes_held});
+        }
+    }
+    return peers;
+}
+
+}  // namespace weightcast::registry

@@ -1,0 +1,184 @@
+// The registry's rules, without any input or output: time comes as an argument, randomness from a
+// seed, and what must be durable is given back as Changes. Thread-bound.
+//
+// Commands that give Planned or Changes have decided, not done: write the changes to the store,
+// then apply them. All others take effect at once. Messages are taken as checked by validate.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <queue>
+#include <set>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "registry/change.h"
+#include "registry/event.h"
+#include "registry/messages.h"
+#include "weightcast/result.h"
+
+namespace weightcast::registry {
+
+struct StateOptions {
+    std::uint32_t lease_ms = 5000;
+    std::uint32_t grace_ms = 2000;  // added to a lease before its peer is taken for dead
+    std::uint32_t peers_max = 65536;
+    std::uint32_t holdings_per_peer_max = 64;
+    std::uint32_t pulls_per_peer_max = 256;
+    std::uint32_t hints_max = 64;  // of one grant, whatever was asked for
+    std::uint32_t versions_per_model_max = 1U << 20U;
+    std::uint32_t models_max = 65536;
+    std::uint32_t channels_per_model_max = 1024;
+    std::uint32_t accusers_to_quarantine = 2;  // distinct readers that report a corrupt holder
+};
+
+struct StateCounts {
+    std::uint64_t peers = 0;
+    std::uint64_t holdings = 0;
+    std::uint64_t pulls = 0;
+    std::uint64_t models = 0;
+    std::uint64_t versions = 0;
+    std::uint64_t expired_peers = 0;
+    std::uint64_t reports = 0;
+    std::uint64_t quarantines = 0;
+    std::uint64_t completed_pulls = 0;
+    std::uint64_t failed_pulls = 0;
+    std::uint64_t bytes_pulled = 0;
+};
+
+class State {
+  public:
+    State(const StateOptions& options, ClusterInfo cluster, std::uint64_t seed);
+
+    const ClusterInfo& cluster() const { return cluster_; }
+    const StateCounts& counts() const { return counts_; }
+
+    // Applies a durable change; also used to load the store. REQUIRES: in the order they were made
+    void apply(const Change& change);
+
+    // Removes the peers whose lease and grace are over, with their holdings and read leases.
+    void expire(TimePoint now);
+    // Nothing expires before `time`: for a registry that was itself too late to hear heartbeats.
+    void forgive_until(TimePoint time);
+    // The events since the last call.
+    std::vector<Event> take_events() { return std::exchange(events_, {}); }
+
+    Result<PeerLease> register_peer(const PeerInfo& info, TimePoint now);
+    Result<HeartbeatReply> heartbeat(const Heartbeat& heartbeat, TimePoint now);
+    // Leaving twice is no error.
+    void leave(const PeerRef& peer);
+
+    Result<Planned<PublishReply>> publish(const PublishRequest& request,
+                                          std::uint64_t wall_ms) const;
+    Result<Planned<ChannelInfo>> set_channel(const SetChannelRequest& request,
+                                             std::uint64_t wall_ms) const;
+
+    Result<void> hold(const PeerRef& peer, const Holding& holding);
+    Result<void> drop(const PeerRef& peer, const std::string& model, std::uint64_t version);
+
+    Result<Grant> open_pull(const PullRequest& request);
+    Result<Grant> renew_pull(const RenewRequest& request);
+    // Closing twice is no error.
+    Result<void> close_pull(const CloseRequest& request);
+    Result<std::vector<Change>> report(const HolderReport& report);
+
+    std::vector<ModelInfo> list_models() const;
+    std::vector<PeerSummary> list_peers(TimePoint now) const;
+    // At most `count_max` hinted holders that have all of a bucket, least read first.
+    Result<std::vector<PeerRef>> holders_of_bucket(const std::string& model, std::uint64_t version,
+                                                   std::uint64_t bucket,
+                                                   std::size_t count_max) const;
+
+  private:
+    // Order of preference among the holders of a version.
+    struct Rank {
+        bool empty = false;  // nothing verified yet
+        std::uint32_t readers = 0;
+        std::uint64_t tie = 0;  // random
+        std::uint64_t peer = 0;
+        auto operator<=>(const Rank&) const = default;
+    };
+    struct Version {
+        VersionInfo info;
+        std::set<Rank> ranked;    // all that may be hinted
+        std::set<Rank> complete;  // those of them that have everything
+        std::unordered_map<std::string, std::set<Rank>> by_host;
+        std::map<std::uint64_t, std::set<std::string>> accusers;  // by holder; names of readers
+        std::set<std::uint64_t> quarantined;                      // holders
+    };
+    struct Model {
+        std::map<std::uint64_t, Version> versions;
+        std::map<std::string, ChannelInfo> channels;
+    };
+    struct Held {
+        Holding holding;
+        Rank rank;
+        bool ranked = false;
+    };
+    struct Peer {
+        PeerRef ref;
+        PeerInfo info;
+        TimePoint deadline;
+        std::map<Version*, Held> holdings;
+        std::unordered_set<std::uint64_t> pulls;
+        std::set<std::pair<const Version*, std::uint64_t>> distrusted;
+        std::set<Version*> accused_in;  // versions with this peer among their accused
+        std::uint32_t readers = 0;
+        std::uint64_t accused = 0;
+    };
+    struct Pull {
+        std::uint64_t peer = 0;
+        Version* version = nullptr;
+        std::string channel;
+        std::uint64_t generation = 0;
+        std::vector<std::uint64_t> holders;
+    };
+    using Deadline = std::pair<TimePoint, std::uint64_t>;
+
+    Result<Peer*> find_peer(const PeerRef& ref);
+    Result<const Peer*> find_peer(const PeerRef& ref) const;
+    Result<Version*> find_version(const std::string& model, std::uint64_t version);
+    Result<const Version*> find_version(const std::string& model, std::uint64_t version) const;
+    Duration lease_and_grace() const;
+    PeerLease lease_of(const Peer& peer) const;
+    void remove_peer(std::uint64_t id, const char* why);
+    void remove_holding(Peer& peer, Version& version);
+    void remove_pull(std::uint64_t id);
+
+    void rank(const Peer& peer, Version& version, Held& held);
+    void unrank(const Peer& peer, Version& version, Held& held);
+    void change_readers(std::uint64_t holder, bool more);
+    void accuse(const Peer& reporter, Peer& holder, Version& version);
+    std::vector<std::uint64_t> choose(const Peer& reader, const Version& version,
+                                      std::span<const std::uint64_t> avoid,
+                                      std::uint32_t count_max) const;
+    Grant fill_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
+                     std::uint32_t count_max);
+    Result<Pull> resolve(const PullRequest& request);
+
+    static VersionInfo describe(const Version& version);
+
+    StateOptions options_;
+    ClusterInfo cluster_;
+    Random random_;
+    std::uint64_t next_id_;
+    std::uint64_t next_epoch_;
+    TimePoint forgiven_until_{};
+    std::map<std::string, Model> models_;
+    std::unordered_map<std::uint64_t, Peer> peers_;
+    std::unordered_map<std::string, std::uint64_t> names_;
+    std::unordered_map<std::uint64_t, Pull> pulls_;
+    // One entry per peer, perhaps of a deadline that has moved since: corrected when it comes up.
+    std::priority_queue<Deadline, std::vector<Deadline>, std::greater<>> deadlines_;
+    std::vector<Event> events_;
+    StateCounts counts_;
+};
+
+}  // namespace weightcast::registry

@@ -1,0 +1,307 @@
+// Holdings, read leases and what readers report of holders.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include "base/assert.h"
+#include "registry/state.h"
+
+namespace weightcast::registry {
+namespace {
+
+constexpr std::size_t kDistrustedMax = 4096;  // holders that one reader may never be hinted again
+
+// Bit `bucket` of a bitmap in hexadecimal, bit i of byte i/8 first.
+bool has_bucket(const std::string& buckets, std::uint64_t bucket) {
+    const std::uint64_t digit = bucket / 8 * 2 + (bucket % 8 < 4 ? 1 : 0);
+    if (digit >= buckets.size()) return false;
+    const char c = buckets[static_cast<std::size_t>(digit)];
+    const int nibble = c <= '9' ? c - '0' : c - 'a' + 10;
+    return ((nibble >> (bucket % 4)) & 1) != 0;
+}
+
+}  // namespace
+
+void State::rank(const Peer& peer, Version& version, Held& held) {
+    if (version.quarantined.contains(peer.ref.id)) return;
+    held.rank = {!held.holding.complete && held.holding.bytes_held == 0, peer.readers,
+                 random_.next(), peer.ref.id};
+    version.ranked.insert(held.rank);
+    version.by_host[peer.info.host].insert(held.rank);
+    if (held.holding.complete) version.complete.insert(held.rank);
+    held.ranked = true;
+}
+
+void State::unrank(const Peer& peer, Version& version, Held& held) {
+    if (!held.ranked) return;
+    version.ranked.erase(held.rank);
+    version.complete.erase(held.rank);
+    const auto host = version.by_host.find(peer.info.host);
+    WEIGHTCAST_ASSERT(host != version.by_host.end());
+    host->second.erase(held.rank);
+    if (host->second.empty()) version.by_host.erase(host);
+    held.ranked = false;
+}
+
+Result<void> State::hold(const PeerRef& ref, const Holding& holding) {
+    WEIGHTCAST_TRY(Peer* const peer, find_peer(ref));
+    WEIGHTCAST_TRY(Version* const version, find_version(holding.model, holding.version));
+    if (holding.bytes_held > version->info.bytes) {
+        return Error{
+            Code::invalid_input, 0,
+            fmt::format("bytes_held {} is more than the {} bytes of {}@{}", holding.bytes_held,
+                        version->info.bytes, holding.model, holding.version)};
+    }
+    auto at = peer->holdings.find(version);
+    if (at == peer->holdings.end()) {
+        if (peer->holdings.size() >= options_.holdings_per_peer_max) {
+            return Error{Code::no_space, 0,
+                         fmt::format("the limit of {} holdings per peer is reached by {}",
+                                     options_.holdings_per_peer_max, peer->info.name)};
+        }
+        at = peer->holdings.emplace(version, Held{}).first;
+        ++counts_.holdings;
+    }
+    unrank(*peer, *version, at->second);
+    at->second.holding = holding;
+    rank(*peer, *version, at->second);
+    return success();
+}
+
+Result<void> State::drop(const PeerRef& ref, const std::string& model, std::uint64_t number) {
+    WEIGHTCAST_TRY(Peer* const peer, find_peer(ref));
+    WEIGHTCAST_TRY(Version* const version, find_version(model, number));
+    if (peer->holdings.contains(version)) remove_holding(*peer, *version);
+    return success();
+}
+
+void State::remove_holding(Peer& peer, Version& version) {
+    const auto at = peer.holdings.find(&version);
+    WEIGHTCAST_ASSERT(at != peer.holdings.end());
+    unrank(peer, version, at->second);
+    peer.holdings.erase(at);
+    --counts_.holdings;
+}
+
+void State::change_readers(std::uint64_t holder, bool more) {
+    const auto found = peers_.find(holder);
+    if (found == peers_.end()) return;
+    Peer& peer = found->second;
+    for (auto& [version, held] : peer.holdings) unrank(peer, *version, held);
+    WEIGHTCAST_ASSERT(more || peer.readers > 0);
+    peer.readers = more ? peer.readers + 1 : peer.readers - 1;
+    for (auto& [version, held] : peer.holdings) rank(peer, *version, held);
+}
+
+std::vector<std::uint64_t> State::choose(const Peer& reader, const Version& version,
+                                         std::span<const std::uint64_t> avoid,
+                                         std::uint32_t count_max) const {
+    std::set<std::uint64_t> passed(avoid.begin(), avoid.end());
+    passed.insert(reader.ref.id);
+    std::vector<std::uint64_t> chosen;
+    bool any_complete = false;
+    const auto usable = [&](std::uint64_t id) {
+        return !passed.contains(id) && !reader.distrusted.contains({&version, id});
+    };
+    const auto take = [&](const std::set<Rank>& from) {
+        for (const Rank& rank : from) {
+            if (chosen.size() >= count_max) return;
+            if (!usable(rank.peer)) continue;
+            passed.insert(rank.peer);
+            chosen.push_back(rank.peer);
+            any_complete = any_complete || version.complete.contains(rank);
+        }
+    };
+    const auto host = version.by_host.find(reader.info.host);
+    if (host != version.by_host.end()) take(host->second);
+    take(version.ranked);
+    if (any_complete || chosen.empty()) return chosen;
+    for (const Rank& rank : version.complete) {
+        if (!usable(rank.peer)) continue;
+        if (chosen.size() >= count_max) chosen.pop_back();
+        chosen.push_back(rank.peer);
+        break;
+    }
+    return chosen;
+}
+
+Grant State::fill_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
+                        std::uint32_t count_max) {
+    for (const std::uint64_t holder : std::exchange(pull.holders, {})) {
+        change_readers(holder, false);
+    }
+    const Peer& reader = peers_.at(pull.peer);
+    pull.holders = choose(reader, *pull.version, avoid, std::min(count_max, options_.hints_max));
+    for (const std::uint64_t holder : pull.holders) change_readers(holder, true);
+    Grant grant;
+    grant.pull = id;
+    grant.lease_ms = options_.lease_ms;
+    grant.version = describe(*pull.version);
+    grant.channel = pull.channel;
+    grant.generation = pull.generation;
+    grant.holders.reserve(pull.holders.size());
+    for (const std::uint64_t holder : pull.holders) {
+        const Peer& peer = peers_.at(holder);
+        HolderHint& hint = grant.holders.emplace_back();
+        hint.peer = peer.ref;
+        hint.name = peer.info.name;
+        hint.host = peer.info.host;
+        hint.incarnation = peer.info.incarnation;
+        hint.serve_rate_max = peer.info.serve_rate_max;
+        hint.readers = peer.readers;
+        hint.addresses = peer.info.addresses;
+        hint.holding = peer.holdings.at(pull.version).holding;
+    }
+    return grant;
+}
+
+Result<State::Pull> State::resolve(const PullRequest& request) {
+    Pull pull;
+    const std::string& text = request.reference;
+    if (!text.empty() && text.front() == '@') {
+        std::uint64_t number = 0;
+        const char* const end = text.data() + text.size();
+        const auto parsed = std::from_chars(text.data() + 1, end, number);
+        if (parsed.ec != std::errc{} || parsed.ptr != end) {
+            return Error{Code::invalid_input, 0, fmt::format("{} is not @VERSION", text)};
+        }
+        WEIGHTCAST_TRY(pull.version, find_version(request.model, number));
+        return pull;
+    }
+    if (!text.empty() && text.front() != ':') {
+        return Error{Code::invalid_input, 0,
+                     fmt::format("{} is neither @VERSION nor :CHANNEL", text)};
+    }
+    pull.channel = text.empty() ? "stable" : text.substr(1);
+    const auto model = models_.find(request.model);
+    if (model == models_.end()) {
+        return Error{Code::not_found, 0, fmt::format("there is no model {}", request.model)};
+    }
+    const auto channel = model->second.channels.find(pull.channel);
+    if (channel == model->second.channels.end()) {
+        return Error{Code::not_found, 0,
+                     fmt::format("model {} has no channel {}", request.model, pull.channel)};
+    }
+    pull.generation = channel->second.generation;
+    WEIGHTCAST_TRY(pull.version, find_version(request.model, channel->second.version));
+    return pull;
+}
+
+Result<Grant> State::open_pull(const PullRequest& request) {
+    WEIGHTCAST_TRY(Peer* const peer, find_peer(request.peer));
+    if (peer->pulls.size() >= options_.pulls_per_peer_max) {
+        return Error{Code::no_space, 0,
+                     fmt::format("the limit of {} open pulls per peer is reached by {}",
+                                 options_.pulls_per_peer_max, peer->info.name)};
+    }
+    WEIGHTCAST_TRY(Pull pull, resolve(request));
+    pull.peer = peer->ref.id;
+    const std::uint64_t id = next_id_++;
+    peer->pulls.insert(id);
+    Pull& kept = pulls_[id] = std::move(pull);
+    counts_.pulls = pulls_.size();
+    return fill_grant(id, kept, {}, request.holders_max);
+}
+
+Result<Grant> State::renew_pull(const RenewRequest& request) {
+    WEIGHTCAST_CHECK(find_peer(request.peer));
+    const auto found = pulls_.find(request.pull);
+    if (found == pulls_.end() || found->second.peer != request.peer.id) {
+        return Error{Code::stale, 0,
+                     fmt::format("there is no read lease {} of peer {}: open a new pull",
+                                 request.pull, request.peer.id)};
+    }
+    return fill_grant(request.pull, found->second, request.avoid, request.holders_max);
+}
+
+Result<void> State::close_pull(const CloseRequest& request) {
+    WEIGHTCAST_CHECK(find_peer(request.peer));
+    const auto found = pulls_.find(request.pull);
+    if (found == pulls_.end() || found->second.peer != request.peer.id) return success();
+    ++(request.completed ? counts_.completed_pulls : counts_.failed_pulls);
+    counts_.bytes_pulled += request.bytes_read;
+    remove_pull(request.pull);
+    return success();
+}
+
+void State::remove_pull(std::uint64_t id) {
+    const auto found = pulls_.find(id);
+    WEIGHTCAST_ASSERT(found != pulls_.end());
+    for (const std::uint64_t holder : found->second.holders) change_readers(holder, false);
+    peers_.at(found->second.peer).pulls.erase(id);
+    pulls_.erase(found);
+    counts_.pulls = pulls_.size();
+}
+
+void State::accuse(const Peer& reporter, Peer& holder, Version& version) {
+    auto& accusers = version.accusers[holder.ref.id];
+    if (!accusers.insert(reporter.info.name).second) return;
+    ++holder.accused;
+    holder.accused_in.insert(&version);
+    if (accusers.size() < options_.accusers_to_quarantine) return;
+    if (!version.quarantined.insert(holder.ref.id).second) return;
+    const auto held = holder.holdings.find(&version);
+    if (held != holder.holdings.end()) unrank(holder, version, held->second);
+    ++counts_.quarantines;
+    events_.push_back({.kind = EventKind::holder_quarantined,
+                       .model = version.info.model,
+                       .version = version.info.version,
+                       .peer = holder.ref.id,
+                       .name = holder.info.name,
+                       .detail = "readers report corrupt bytes"});
+}
+
+Result<std::vector<Change>> State::report(const HolderReport& report) {
+    WEIGHTCAST_TRY(Peer* const reporter, find_peer(report.reporter));
+    WEIGHTCAST_TRY(Version* const version, find_version(report.model, report.version));
+    ++counts_.reports;
+    std::vector<Change> changes;
+    if (report.kind == ReportKind::source_changed) {
+        if (report.holder != reporter->ref.id) {
+            return Error{Code::refused, 0, "only a holder itself may say that its source changed"};
+        }
+        if (reporter->holdings.contains(version)) remove_holding(*reporter, *version);
+        if (version->complete.empty() && !version->info.quarantined) {
+            changes.push_back(QuarantineSet{report.model, report.version, true});
+        }
+        events_.push_back({.kind = EventKind::holder_quarantined,
+                           .model = report.model,
+                           .version = report.version,
+                           .peer = reporter->ref.id,
+                           .name = reporter->info.name,
+                           .detail = "its source changed"});
+        return changes;
+    }
+    const auto holder = peers_.find(report.holder);
+    if (holder == peers_.end() || holder->first == reporter->ref.id) return changes;
+    if (report.kind == ReportKind::corrupt) {
+        if (reporter->distrusted.size() < kDistrustedMax) {
+            reporter->distrusted.emplace(version, report.holder);
+        }
+        accuse(*reporter, holder->second, *version);
+    }
+    return changes;
+}
+
+Result<std::vector<PeerRef>> State::holders_of_bucket(const std::string& model,
+                                                      std::uint64_t number, std::uint64_t bucket,
+                                                      std::size_t count_max) const {
+    WEIGHTCAST_TRY(const Version* const version, find_version(model, number));
+    if (bucket >= version->info.bucket_count) {
+        return Error{Code::invalid_input, 0,
+                     fmt::format("{}@{} has {} buckets, there is no bucket {}", model, number,
+                                 version->info.bucket_count, bucket)};
+    }
+    std::vector<PeerRef> holders;
+    for (const Rank& rank : version->ranked) {
+        if (holders.size() >= count_max) break;
+        const Peer& peer = peers_.at(rank.peer);
+        const Holding& holding = peer.holdings.at(const_cast<Version*>(version)).holding;
+        if (holding.complete || has_bucket(holding.buckets, bucket)) holders.push_back(peer.ref);
+    }
+    return holders;
+}
+
+}  // namespace weightcast::registry
