@@ -7,6 +7,7 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,7 +18,7 @@ namespace weightcast::model {
 
 inline constexpr std::size_t kLeafBytes = 16384;
 
-// 128 bits, in XXH128's canonical (big-endian) byte order.
+// 128 bits, in XXH3-128's canonical (big-endian) byte order.
 struct Digest {
     std::array<std::byte, 16> bytes{};
     auto operator<=>(const Digest&) const = default;
@@ -45,7 +46,7 @@ class ChunkHasher {
 
   private:
     struct State;
-    State* state_;  // xxHash wants 64-byte alignment, hence apart
+    std::unique_ptr<State> state_;  // xxHash wants 64-byte alignment, hence apart
 };
 
 // Digest of a bucket from its chunks' digests, or of the root from the buckets' digests:

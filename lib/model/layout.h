@@ -17,6 +17,7 @@ inline constexpr std::uint32_t kChunkShiftMax = 24;  // 16 MiB
 struct LayoutOptions {
     std::uint32_t chunk_shift = 20;        // log2 of the bytes of a chunk
     std::uint32_t chunks_per_bucket = 64;  // a power of two
+    bool operator==(const LayoutOptions&) const = default;
 };
 
 // A piece of an artifact.
@@ -52,6 +53,7 @@ class Layout {
     std::uint64_t space_bytes() const {
         return std::uint64_t{chunk_count()} << options_.chunk_shift;
     }
+    bool operator==(const Layout&) const = default;
 
   private:
     LayoutOptions options_;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/digest.h"
@@ -56,9 +57,20 @@ struct ManifestLimits {
     std::uint32_t tensors_max = 4'000'000;
 };
 
+inline constexpr std::size_t kTensorNameBytesMax = 4096;
+inline constexpr std::size_t kDimensionsMax = 64;
+
+// Checks every invariant of the struct: names, order, uniqueness, no artifact inside another one's
+// path, every tensor inside a safetensors artifact and of the size that its dtype and shape give,
+// the layout made from the artifacts' sizes, one digest for each chunk.
+// Errors: invalid_input, naming the field and the limit.
+Result<void> check_manifest(const Manifest& manifest, const ManifestLimits& limits = {});
+
+// The one encoding of a manifest. REQUIRES: check_manifest(manifest) succeeds
 std::vector<std::byte> encode_manifest(const Manifest& manifest);
 
-// Checks every invariant of the struct, so what it returns can be trusted as far as its name.
+// Does what check_manifest does, so what it returns can be trusted as far as its name. Allocates
+// no more than a small multiple of the input.
 // Errors: invalid_input, naming the field and the limit.
 Result<Manifest> decode_manifest(std::span<const std::byte> bytes,
                                  const ManifestLimits& limits = {});

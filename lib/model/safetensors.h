@@ -19,6 +19,7 @@ struct HeaderLimits {
     std::uint32_t tensors_max = 4'000'000;
     std::uint32_t name_bytes_max = 4096;
     std::uint32_t dimensions_max = 64;
+    std::uint32_t metadata_entries_max = 65'536;
 };
 
 struct TensorEntry {
@@ -31,7 +32,7 @@ struct TensorEntry {
 
 struct SafetensorsHeader {
     std::uint64_t data_offset = 0;     // of the first byte after the header, from the file's start
-    std::vector<TensorEntry> tensors;  // by ascending offset, then name
+    std::vector<TensorEntry> tensors;  // by ascending offset, then size, then name
     std::map<std::string, std::string> metadata;
 };
 
