@@ -16,8 +16,9 @@ namespace {
 using fabric::ReadStatus;
 
 constexpr std::size_t kEndpointsMax = 4096;
-constexpr std::size_t kRequestsMax = 65536;              // queued, of all peers
-constexpr std::size_t kRepliesMax = 64;                  // in flight, to all peers
+constexpr std::size_t kRequestsMax = 65536;         // queued, of all peers
+constexpr std::size_t kRepliesMax = 64;             // in flight, to all peers
+constexpr std::uint64_t kCopyBytesMax = 8U << 20U;  // copies of files in flight, but for the last
 constexpr std::uint64_t kFileReadBytesMax = 64U << 20U;  // copied for one read of a file
 
 }  // namespace
@@ -107,7 +108,9 @@ bool Server::step() {
 
 int Server::wait_ms() const {
     TimePoint until = TimePoint::max();
-    if (!requests_.empty() && replies_.size() < kRepliesMax) until = rate_open_;
+    if (!requests_.empty() && replies_.size() < kRepliesMax && copy_bytes_ < kCopyBytesMax) {
+        until = rate_open_;
+    }
     if (removal_end_ != TimePoint{}) until = std::min(until, removal_end_);
     if (until == TimePoint::max()) return -1;
     const auto left = until - system_clock().now();
@@ -172,6 +175,7 @@ template <unsigned kId>
 
 bool Server::answer_one() {
     if (requests_.empty() || replies_.size() >= kRepliesMax) return false;
+    if (copy_bytes_ >= kCopyBytesMax) return false;
     if (options_.serve_rate_max > 0 && system_clock().now() < rate_open_) return false;
     const Request request = requests_.front();
     requests_.pop_front();
@@ -212,6 +216,7 @@ const std::byte* Server::prepare(Reply& reply, const ReadRequest& read) {
     // Sending from the mapping of a file that was truncated would be a SIGBUS.
     if (read.bytes > kFileReadBytesMax) return refuse(ReadStatus::access_denied);
     reply.copy.resize(read.bytes);
+    copy_bytes_ += read.bytes;
     std::uint64_t done = 0;
     while (done < read.bytes) {
         const auto got = ::pread(memory.fd, reply.copy.data() + done, read.bytes - done,
@@ -255,6 +260,7 @@ void Server::sent_callback(void* request, ::ucs_status_t status, void* reply) {
 
 void Server::complete(Reply& reply, ::ucs_status_t status) {
     if (reply.served) --reply.served->in_flight;
+    copy_bytes_ -= reply.copy.size();
     if (status == UCS_OK) {
         bytes_served_.fetch_add(reply.bytes, std::memory_order_relaxed);
     } else if (const auto found = endpoints_.find(reply.endpoint); found != endpoints_.end()) {

@@ -78,8 +78,9 @@ class Server {
     std::deque<Request> requests_;
     std::map<std::uint64_t, std::unique_ptr<Reply>> replies_;
     std::uint64_t replies_made_ = 0;
-    TimePoint rate_open_{};    // from when the rate cap allows the next reply
-    TimePoint removal_end_{};  // by when peers must have finished reads of removed regions
+    std::uint64_t copy_bytes_ = 0;  // in all replies
+    TimePoint rate_open_{};         // from when the rate cap allows the next reply
+    TimePoint removal_end_{};       // by when peers must have finished reads of removed regions
     // After all that their callbacks use.
     Worker worker_;
     Listener listener_;
