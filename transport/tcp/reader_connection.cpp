@@ -17,7 +17,6 @@ using fabric::Completion;
 using fabric::ReadStatus;
 
 bool would_block(int sys_errno) {
-    // A socket that still connects says ENOTCONN to recv.
     return sys_errno == EAGAIN || sys_errno == EWOULDBLOCK || sys_errno == EINTR;
 }
 

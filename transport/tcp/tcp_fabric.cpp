@@ -72,6 +72,7 @@ Result<std::unique_ptr<fabric::Region>> TcpFabric::register_memory(const fabric:
 LinkId TcpFabric::connect(const fabric::PeerAddress& peer) {
     const std::uint32_t id = next_link_++;
     Link& link = links_[id];
+    link.address = peer.address;
     for (std::uint32_t i = 0; i < options_.connections_per_link; ++i) {
         auto connection = open_connection(peer, {id, i});
         if (!connection) {
@@ -93,8 +94,7 @@ Result<std::unique_ptr<ReaderConnection>> TcpFabric::open_connection(
     WEIGHTCAST_TRY(UniqueFd socket,
                    open_socket(address.storage.ss_family, options_.congestion_control));
     if (::connect(socket.get(), address.get(), address.bytes) != 0 && errno != EINPROGRESS) {
-        return system_error(Code::unavailable, errno,
-                            fmt::format("cannot connect to {}", peer.address));
+        return system_error(Code::unavailable, errno, "cannot connect");
     }
     const TimePoint now = system_clock().now();
     auto connection =
@@ -221,6 +221,7 @@ void TcpFabric::update_watch(ReaderConnection& connection, ConnectionName name) 
 void TcpFabric::fail(Link& link, Failure failure) {
     for (const auto& connection : link.connections) connection->fail_all(failure.status, done_);
     link.connections.clear();
+    failure.text = fmt::format("{}: {}", link.address, failure.text);
     link.failure = std::move(failure);
 }
 

@@ -39,6 +39,7 @@ class TcpFabric final : public fabric::Fabric {
 
   private:
     struct Link {
+        std::string address;
         std::vector<std::unique_ptr<ReaderConnection>> connections;  // none once failed
         Failure failure;
     };

@@ -6,7 +6,9 @@
 namespace weightcast::transport::tcp {
 namespace {
 
-constexpr char kMagic[] = "wctcpfab";
+// Two, so that a connection to oneself is not taken for a holder.
+constexpr char kHelloMagic[] = "wctcpfab";
+constexpr char kWelcomeMagic[] = "wctcpans";
 constexpr char kKeyMagic[] = "tcp1";
 constexpr std::uint32_t kReadRequest = 1;
 
@@ -35,7 +37,7 @@ Array get_array(const std::byte* in) {
 }  // namespace
 
 void encode(const Hello& hello, std::span<std::byte, kHelloBytes> out) {
-    std::memcpy(out.data(), kMagic, 8);
+    std::memcpy(out.data(), kHelloMagic, 8);
     put(&out[8], hello.protocol);
     put(&out[12], std::uint32_t{0});
     std::ranges::copy(hello.expected, out.begin() + 16);
@@ -43,7 +45,7 @@ void encode(const Hello& hello, std::span<std::byte, kHelloBytes> out) {
 }
 
 void encode(const Welcome& welcome, std::span<std::byte, kWelcomeBytes> out) {
-    std::memcpy(out.data(), kMagic, 8);
+    std::memcpy(out.data(), kWelcomeMagic, 8);
     put(&out[8], welcome.protocol);
     put(&out[12], static_cast<std::uint32_t>(welcome.status));
     std::ranges::copy(welcome.incarnation, out.begin() + 16);
@@ -65,14 +67,14 @@ void encode(const Frame& frame, std::span<std::byte, kFrameBytes> out) {
 }
 
 std::optional<Hello> decode_hello(std::span<const std::byte, kHelloBytes> in) {
-    if (std::memcmp(in.data(), kMagic, 8) != 0) return std::nullopt;
+    if (std::memcmp(in.data(), kHelloMagic, 8) != 0) return std::nullopt;
     if (get<std::uint32_t>(&in[12]) != 0) return std::nullopt;
     return Hello{get<std::uint32_t>(&in[8]), get_array<fabric::Incarnation>(&in[16]),
                  get_array<fabric::Incarnation>(&in[32])};
 }
 
 std::optional<Welcome> decode_welcome(std::span<const std::byte, kWelcomeBytes> in) {
-    if (std::memcmp(in.data(), kMagic, 8) != 0) return std::nullopt;
+    if (std::memcmp(in.data(), kWelcomeMagic, 8) != 0) return std::nullopt;
     const auto status = get<std::uint32_t>(&in[12]);
     if (status > static_cast<std::uint32_t>(WelcomeStatus::wrong_protocol)) return std::nullopt;
     return Welcome{get<std::uint32_t>(&in[8]), static_cast<WelcomeStatus>(status),
