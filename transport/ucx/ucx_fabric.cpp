@@ -376,7 +376,7 @@ void UcxFabric::check_links() {
 }
 
 std::size_t UcxFabric::poll(std::span<Completion> completions) {
-    for (int i = 0; i < 64 && done_.empty(); ++i) {
+    for (int i = 0; i < 64 && done_.size() < completions.size(); ++i) {
         if (::ucp_worker_progress(worker_.get()) == 0) break;
     }
     check_links();
