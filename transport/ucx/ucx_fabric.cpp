@@ -201,6 +201,9 @@ void UcxFabric::close(Link& link, ReadStatus status) {
 void UcxFabric::disconnect(LinkId id) {
     const auto found = links_.find(id);
     if (found == links_.end()) return;
+    // Reads that UCX still completes while it closes the endpoint are cancelled too.
+    found->second->state = State::failed;
+    found->second->status = ReadStatus::cancelled;
     close(*found->second, ReadStatus::cancelled);
     cookies_.erase(found->second->cookie);
     links_.erase(found);
@@ -268,6 +271,7 @@ void UcxFabric::received_callback(void* request, ::ucs_status_t status, std::siz
 
 void UcxFabric::finish(Pending& pending, ReadStatus status) {
     if (pending.link != nullptr) {
+        if (pending.link->state == State::failed) status = pending.link->status;
         --pending.link->outstanding;
         pending.link->progress = system_clock().now();
         pending.link = nullptr;
