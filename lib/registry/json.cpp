@@ -59,7 +59,8 @@ class Writer {
         text_.append(digits.data(), digits.size());
     }
     void value(double number) {
-        text_ += std::isfinite(number) ? fmt::format("{}", number) : std::string("0");
+        // Adding zero makes -0 a 0, which an integer can hold.
+        text_ += std::isfinite(number) ? fmt::format("{}", number + 0.0) : std::string("0");
     }
     void value(const std::string& text) {
         text_ += '"';
