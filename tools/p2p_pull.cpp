@@ -13,7 +13,6 @@
 #include <thread>
 #include <vector>
 
-#include "registry/client.h"
 #include "tools/cli.h"
 #include "tools/human.h"
 #include "transport/open.h"
@@ -28,7 +27,6 @@ constexpr cli::Program kProgram{"p2p-pull", "pulls model weights from whoever ho
 struct Options {
     NodeOptions node;
     PullOptions pull;
-    std::string token_file;
     bool serve = false;
     bool json = false;
 };
@@ -72,7 +70,7 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
                         "reports it)");
     known.add_options()("no-holder-ms-max", po::value(&options.pull.no_holder_ms_max),
                         "give up after so long without a holder (default: 30000)");
-    known.add_options()("token-file", text(options.token_file), "file with the bearer token");
+    known.add_options()("token-file", text(options.node.token_file), "file with the bearer token");
     known.add_options()("json", po::bool_switch(&options.json), "one JSON object per event");
     po::positional_options_description positional;
     positional.add("registry", 1).add("model", 1);
@@ -206,9 +204,6 @@ class Interrupt {
 
 Result<void> run(Options options) {
     const cli::SignalWait signals;
-    if (!options.token_file.empty()) {
-        WEIGHTCAST_TRY(options.node.token, registry::read_token_file(options.token_file));
-    }
     options.node.open_fabrics = transport::open_fabrics;
     Display display(options.json);
     options.pull.on_progress = [&](const PullProgress& now) { display.progress(now); };

@@ -25,7 +25,6 @@ struct Options {
     NodeOptions node;
     PublishOptions publish;
     registry::ServerOptions server;
-    std::string token_file;
     bool json = false;
 };
 
@@ -58,7 +57,7 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
                         "bytes/s to all readers together");
     known.add_options()("chunk-bytes", po::value(&options.publish.chunk_bytes),
                         "a power of two, 65536 to 16777216 (default: 1048576)");
-    known.add_options()("token-file", text(options.token_file), "file with the bearer token");
+    known.add_options()("token-file", text(options.node.token_file), "file with the bearer token");
     known.add_options()("json", po::bool_switch(&options.json), "one JSON object per event");
     po::positional_options_description positional;
     positional.add("path", -1);
@@ -94,9 +93,8 @@ void announce(const Options& options, const Published& published, const std::str
 
 Result<void> run(Options options) {
     const cli::SignalWait signals;
-    if (!options.token_file.empty()) {
-        WEIGHTCAST_TRY(options.node.token, registry::read_token_file(options.token_file));
-        options.server.token = options.node.token;
+    if (!options.node.token_file.empty()) {
+        WEIGHTCAST_TRY(options.server.token, registry::read_token_file(options.node.token_file));
     }
     std::unique_ptr<registry::Server> server;
     if (options.node.registry.empty()) {

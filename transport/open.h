@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "fabric/fabric.h"
+#include "weightcast/node.h"
 #include "weightcast/result.h"
 
 namespace weightcast::transport {

@@ -68,7 +68,12 @@ Result<void> NodeImpl::open(const NodeOptions& options) {
     info.take_over = options.take_over;
     info.serve_rate_max = options.serve_rate_max;
     for (const auto& fabric : fabrics) info.addresses[fabric->name()] = fabric->address();
-    WEIGHTCAST_TRY(auto api, registry::connect({options.registry, options.token}));
+    registry::ClientOptions client;
+    client.url = options.registry;
+    if (!options.token_file.empty()) {
+        WEIGHTCAST_TRY(client.token, registry::read_token_file(options.token_file));
+    }
+    WEIGHTCAST_TRY(auto api, registry::connect(client));
     WEIGHTCAST_TRY(membership_, Membership::join(std::move(api), std::move(info)));
     workers_ = std::make_unique<WorkerPool>(usable_cores());
     io_ = std::make_unique<IoThread>(std::move(fabrics));
@@ -103,6 +108,7 @@ Result<std::uint64_t> NodeImpl::pick_version(const model::Manifest& manifest) {
 }
 
 Result<Published> NodeImpl::publish_draft(Draft draft, const PublishOptions& options) {
+    WEIGHTCAST_CHECK(model::check_manifest(draft.manifest));
     for (int attempt = 1;; ++attempt) {
         std::uint64_t version = options.version;
         if (version == 0) {

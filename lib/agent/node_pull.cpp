@@ -83,6 +83,27 @@ Result<std::vector<std::uint32_t>> choose_tensors(const model::Manifest& manifes
                              fmt::join(globs, ", "))};
 }
 
+Result<void> check_expected(const model::Manifest& manifest,
+                            const std::vector<TensorView>& expected) {
+    for (const TensorView& wanted : expected) {
+        const std::int64_t index = manifest.find_tensor(wanted.name);
+        if (index < 0) {
+            return Error{Code::invalid_input, 0,
+                         fmt::format("{}@{} has no tensor {}", manifest.model, manifest.version,
+                                     wanted.name)};
+        }
+        const auto& tensor = manifest.tensors[static_cast<std::size_t>(index)];
+        const std::string_view dtype = model::name_of(tensor.dtype);
+        if (dtype == wanted.dtype && tensor.shape == wanted.shape) continue;
+        return Error{Code::invalid_input, 0,
+                     fmt::format("tensor {} of {}@{} is {}[{}], expected {}[{}]", wanted.name,
+                                 manifest.model, manifest.version, dtype,
+                                 fmt::join(tensor.shape, ","), wanted.dtype,
+                                 fmt::join(wanted.shape, ","))};
+    }
+    return success();
+}
+
 }  // namespace
 
 Result<NodeImpl::Resolved> NodeImpl::resolve(const PullOptions& options) {
@@ -95,6 +116,7 @@ Result<NodeImpl::Resolved> NodeImpl::resolve(const PullOptions& options) {
                    }));
     WEIGHTCAST_TRY(resolved.named, fetch_manifest(resolved.grant, options));
     const model::Manifest& manifest = *resolved.named.manifest;
+    WEIGHTCAST_CHECK(check_expected(manifest, options.expected));
     if (options.tensors.empty()) {
         resolved.wanted.resize(manifest.layout.chunk_count());
         std::iota(resolved.wanted.begin(), resolved.wanted.end(), 0U);

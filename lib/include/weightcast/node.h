@@ -83,6 +83,7 @@ struct PullOptions {
     std::string reference;             // "@VERSION", ":CHANNEL"; empty: channel "stable"
     std::string directory;             // where the files go
     std::vector<std::string> tensors;  // globs; not empty: only these tensors, in one file
+    std::vector<TensorView> expected;  // name, dtype and shape that must be so, or nothing is read
     bool replace = false;              // the directory's other files may be lost
     bool sync = false;                 // wait until the bytes are on the disk
     bool serve = true;                 // let peers read from us, while pulling and afterwards
