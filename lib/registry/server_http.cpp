@@ -359,7 +359,7 @@ asio::awaitable<bool> Server::Implementation::answer(beast::tcp_stream& stream,
     wake_subscribers();
     const bool keep_alive = request.keep_alive();
     co_await send(stream, std::move(reply), keep_alive, start);
-    co_return keep_alive&& stream.socket().is_open();
+    co_return stream.socket().is_open() && keep_alive;
 }
 
 asio::awaitable<void> Server::Implementation::send(beast::tcp_stream& stream, Reply reply,
@@ -398,9 +398,10 @@ asio::awaitable<void> Server::Implementation::refuse(beast::tcp_stream& stream, 
 asio::awaitable<void> Server::Implementation::stream_events(beast::tcp_stream& stream,
                                                             std::uint64_t sequence) {
     if (subscribers.size() >= kSubscribersMax) {
-        co_await refuse(stream, error_reply({Code::unavailable, 0,
-                                             fmt::format("the limit of {} event streams is reached",
-                                                         kSubscribersMax)}));
+        Reply reply =
+            error_reply({Code::unavailable, 0,
+                         fmt::format("the limit of {} event streams is reached", kSubscribersMax)});
+        co_await refuse(stream, std::move(reply));
         co_return;
     }
     asio::steady_timer timer(context);

@@ -7,7 +7,6 @@
 // Bytes are bytes, rates bytes/s, times seconds unless the name says otherwise.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -30,7 +29,7 @@ using FabricOpener = Result<std::vector<std::unique_ptr<fabric::Fabric>>> (*)(
 
 struct NodeOptions {
     std::string registry;    // http://HOST:PORT
-    std::string token;       // bearer token of the registry; empty: none
+    std::string token_file;  // with the registry's bearer token; empty: none
     std::string name;        // unique among the living; empty: host, pid and a random part
     bool take_over = false;  // replace a living node of this name
     std::string listen = "127.0.0.1";  // address on which peers reach the transports
@@ -83,6 +82,7 @@ struct PullOptions {
     std::string reference;             // "@VERSION", ":CHANNEL"; empty: channel "stable"
     std::string directory;             // where the files go
     std::vector<std::string> tensors;  // globs; not empty: only these tensors, in one file
+    std::vector<TensorView> expected;  // name, dtype and shape that must be so, or nothing is read
     std::vector<TensorView> expected;  // name, dtype and shape that must be so, or nothing is read
     bool replace = false;              // the directory's other files may be lost
     bool sync = false;                 // wait until the bytes are on the disk
