@@ -1,8 +1,8 @@
 // A process that publishes, pulls and serves versions of models. Thread-safe throughout.
 //
-//   auto node = weightcast::Node::start({.registry = url,
-//                                        .open_fabrics = weightcast::transport::open_fabrics});
-//   auto report = node.value()->pull({.model = "llama3", .directory = "./copy"});
+//   auto node = weightcast::Node::start({.registry = url, .open_fabrics =
+//   transport::open_fabrics}); auto report = node.value()->pull({.model = "llama3", .directory =
+//   "./copy"});
 //
 // Bytes are bytes, rates bytes/s, times seconds unless the name says otherwise.
 #pragma once
@@ -83,15 +83,13 @@ struct PullOptions {
     std::string directory;             // where the files go
     std::vector<std::string> tensors;  // globs; not empty: only these tensors, in one file
     std::vector<TensorView> expected;  // name, dtype and shape that must be so, or nothing is read
-    std::vector<TensorView> expected;  // name, dtype and shape that must be so, or nothing is read
     bool replace = false;              // the directory's other files may be lost
     bool sync = false;                 // wait until the bytes are on the disk
     bool serve = true;                 // let peers read from us, while pulling and afterwards
     std::vector<std::string> fabrics;  // only these
     double link_rate_max = 0;  // of this host's port, for the lower bound; 0: ask the system
     std::uint32_t no_holder_ms_max = 30000;  // without any progress or holder before giving up
-    std::function<void(const PullProgress&)>
-        on_progress;  // several times a second, on its own thread
+    std::function<void(const PullProgress&)> on_progress;  // on the calling thread, 5 a second
 };
 
 struct PullReport {
@@ -109,14 +107,13 @@ struct PullReport {
     std::vector<HolderShare> holders;  // most bytes first
 };
 
-// A version in this process's memory. Keeps its bytes alive.
+// A version in this process's memory. Keeps its bytes alive. Destroy it before its node.
 class PulledMemory {
   public:
     virtual ~PulledMemory() = default;
     virtual const PullReport& report() const = 0;
-    virtual std::vector<TensorView> tensors() const = 0;  // by name
-    // Errors: not_found.
-    virtual Result<TensorView> tensor(const std::string& name) const = 0;
+    virtual std::vector<TensorView> tensors() const = 0;                   // by name
+    virtual Result<TensorView> tensor(const std::string& name) const = 0;  // Errors: not_found
 };
 
 class Node {
@@ -125,10 +122,8 @@ class Node {
     static Result<std::unique_ptr<Node>> start(const NodeOptions& options);
     // Stops serving and leaves the registry. REQUIRES: no call of this node is running
     virtual ~Node() = default;
-
     // Publishes a directory's tree, or single files, and serves it. Every byte is read once.
-    // Errors: invalid_input (naming file, tensor and offset), conflict (the version has other
-    // bytes).
+    // Errors: invalid_input (naming file, tensor, offset), conflict (the version has other bytes).
     virtual Result<Published> publish(std::span<const std::string> paths,
                                       const PublishOptions& options) = 0;
     // Publishes tensors where they lie, without a copy, as one "model.safetensors".
@@ -137,10 +132,9 @@ class Node {
     // Stops serving a version. Readers are refused from then on. Errors: not_found.
     virtual Result<void> withdraw(const std::string& model, std::uint64_t version) = 0;
 
-    // Pulls into a directory, which gets all files at once when every byte was verified; or,
-    // without `directory`, fails with invalid_input. A pull that failed or was killed goes on where
-    // it was. Errors: not_found, unavailable (no holder), no_space, corrupt, invalid_input,
-    // cancelled.
+    // Pulls into a directory, which gets all files at once when every byte was verified. A pull
+    // that failed or was killed goes on where it was. Errors: not_found, unavailable (no holder),
+    // no_space, invalid_input, conflict, cancelled.
     virtual Result<PullReport> pull(const PullOptions& options) = 0;
     // The same into memory; `directory`, `replace` and `sync` are not used.
     virtual Result<std::unique_ptr<PulledMemory>> pull_memory(const PullOptions& options) = 0;
@@ -148,9 +142,7 @@ class Node {
     // holder's: it must not overwrite them as long as they are used. Errors: also unavailable (no
     // holder here shares its memory).
     virtual Result<std::unique_ptr<PulledMemory>> map_memory(const PullOptions& options) = 0;
-    // Ends every pull that is running with Code::cancelled.
-    virtual void cancel_pulls() = 0;
-
+    virtual void cancel_pulls() = 0;  // they fail with Code::cancelled
     virtual const std::string& name() const = 0;
     // That peers have read from this node, as far as the transports know.
     virtual std::uint64_t bytes_served() const = 0;

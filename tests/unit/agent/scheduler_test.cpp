@@ -1,12 +1,13 @@
 // Goal: the pull scheduler asks for every chunk, from the right holder, whatever fails. Method: a
 // small world in which holders answer at their own pace on a made-up clock.
+#include "agent/scheduler.h"
+
 #include <algorithm>
 #include <deque>
 #include <map>
 #include <numeric>
 #include <vector>
 
-#include "agent/scheduler.h"
 #include "tests/kit/catch.h"
 
 namespace weightcast::agent {
