@@ -117,21 +117,33 @@ class Writer {
     std::string text_;
 };
 
+// Where a value stands: its name and what it is in. Turned into text for errors only.
+struct Path {
+    const Path* parent = nullptr;
+    std::string_view name;
+
+    std::string text() const {
+        if (parent == nullptr) return std::string(name);
+        const std::string before = parent->text();
+        return before.empty() || name == "[]" ? before + std::string(name)
+                                              : before + "." + std::string(name);
+    }
+};
+
 // Reads the fields of one object. The first error stays, with the path of its field.
 class Reader {
   public:
-    Reader(const json::object& object, std::string path)
-        : object_(object), path_(std::move(path)) {}
+    Reader(const json::object& object, const Path& path) : object_(object), path_(path) {}
 
     template <typename T>
     void operator()(std::string_view name, T& field) {
         if (!error_.empty()) return;
         const json::value* const found = object_.if_contains(name);
         if (found == nullptr) {
-            error_ = fmt::format("field {}{} is missing", path_, name);
+            error_ = fmt::format("field {} is missing", Path{&path_, name}.text());
             return;
         }
-        read(*found, field, fmt::format("{}{}", path_, name));
+        read(*found, field, Path{&path_, name});
     }
     template <typename T>
     void optional(std::string_view name, T& field) {
@@ -147,22 +159,22 @@ class Reader {
     const std::string& error() const { return error_; }
 
   private:
-    void wrong(const std::string& path, std::string_view wanted) {
-        if (error_.empty()) error_ = fmt::format("field {} must be {}", path, wanted);
+    void wrong(const Path& path, std::string_view wanted) {
+        if (error_.empty()) error_ = fmt::format("field {} must be {}", path.text(), wanted);
     }
 
     template <typename M>
-    void read(const json::value& from, M& message, const std::string& path) {
+    void read(const json::value& from, M& message, const Path& path) {
         if (!from.is_object()) return wrong(path, "an object");
-        Reader inner(from.get_object(), path + ".");
+        Reader inner(from.get_object(), path);
         fields::visit(inner, message);
         if (error_.empty()) error_ = inner.error_;
     }
-    void read(const json::value& from, bool& flag, const std::string& path) {
+    void read(const json::value& from, bool& flag, const Path& path) {
         if (!from.is_bool()) return wrong(path, "true or false");
         flag = from.get_bool();
     }
-    void read(const json::value& from, std::uint64_t& number, const std::string& path) {
+    void read(const json::value& from, std::uint64_t& number, const Path& path) {
         if (from.is_uint64()) {
             number = from.get_uint64();
         } else if (from.is_int64() && from.get_int64() >= 0) {
@@ -171,7 +183,7 @@ class Reader {
             wrong(path, "an integer from 0 to 18446744073709551615");
         }
     }
-    void read(const json::value& from, std::uint32_t& number, const std::string& path) {
+    void read(const json::value& from, std::uint32_t& number, const Path& path) {
         std::uint64_t wide = std::numeric_limits<std::uint64_t>::max();
         read(from, wide, path);
         if (wide > std::numeric_limits<std::uint32_t>::max()) {
@@ -180,15 +192,15 @@ class Reader {
         }
         number = static_cast<std::uint32_t>(wide);
     }
-    void read(const json::value& from, double& number, const std::string& path) {
+    void read(const json::value& from, double& number, const Path& path) {
         if (!from.is_number()) return wrong(path, "a number");
         number = from.to_number<double>();
     }
-    void read(const json::value& from, std::string& text, const std::string& path) {
+    void read(const json::value& from, std::string& text, const Path& path) {
         if (!from.is_string()) return wrong(path, "a string");
         text.assign(from.get_string().data(), from.get_string().size());
     }
-    void read(const json::value& from, ReportKind& kind, const std::string& path) {
+    void read(const json::value& from, ReportKind& kind, const Path& path) {
         for (const auto& [known, name] : kReportKinds) {
             if (!from.is_string() || std::string_view(from.get_string()) != name) continue;
             kind = known;
@@ -196,51 +208,51 @@ class Reader {
         }
         wrong(path, "corrupt, unreachable or source_changed");
     }
-    void read(const json::value& from, std::vector<std::byte>& bytes, const std::string& path) {
+    void read(const json::value& from, std::vector<std::byte>& bytes, const Path& path) {
         auto parsed = from.is_string() ? from_hex(from.get_string()) : std::nullopt;
         if (!parsed) return wrong(path, "bytes in lower-case hexadecimal");
         bytes = std::move(*parsed);
     }
     template <std::size_t kBytes>
     void read_fixed(const json::value& from, std::array<std::byte, kBytes>& bytes,
-                    const std::string& path) {
+                    const Path& path) {
         const auto parsed = from.is_string() ? from_hex(from.get_string()) : std::nullopt;
         if (!parsed || parsed->size() != kBytes) {
             return wrong(path, fmt::format("{} lower-case hexadecimal digits", 2 * kBytes));
         }
         std::copy(parsed->begin(), parsed->end(), bytes.begin());
     }
-    void read(const json::value& from, Incarnation& bytes, const std::string& path) {
+    void read(const json::value& from, Incarnation& bytes, const Path& path) {
         read_fixed(from, bytes, path);
     }
-    void read(const json::value& from, model::Sha256& digest, const std::string& path) {
+    void read(const json::value& from, model::Sha256& digest, const Path& path) {
         read_fixed(from, digest.bytes, path);
     }
-    void read(const json::value& from, model::Digest& digest, const std::string& path) {
+    void read(const json::value& from, model::Digest& digest, const Path& path) {
         read_fixed(from, digest.bytes, path);
     }
     template <typename T>
-    void read(const json::value& from, std::vector<T>& list, const std::string& path) {
+    void read(const json::value& from, std::vector<T>& list, const Path& path) {
         if (!from.is_array()) return wrong(path, "an array");
         list.clear();
         list.reserve(from.get_array().size());
         for (const json::value& entry : from.get_array()) {
-            read(entry, list.emplace_back(), path + "[]");
+            read(entry, list.emplace_back(), Path{&path, "[]"});
             if (!error_.empty()) return;
         }
     }
     template <typename T>
-    void read(const json::value& from, std::map<std::string, T>& map, const std::string& path) {
+    void read(const json::value& from, std::map<std::string, T>& map, const Path& path) {
         if (!from.is_object()) return wrong(path, "an object");
         map.clear();
         for (const auto& [key, entry] : from.get_object()) {
-            read(entry, map[std::string(key)], path + "." + std::string(key));
+            read(entry, map[std::string(key)], Path{&path, {key.data(), key.size()}});
             if (!error_.empty()) return;
         }
     }
 
     const json::object& object_;
-    std::string path_;
+    const Path& path_;
     std::string error_;
 };
 
@@ -304,7 +316,8 @@ template <typename Message>
 Result<Message> decode(std::string_view text) {
     Message message;
     WEIGHTCAST_CHECK(with_object(text, [&](const json::object& root) -> Result<void> {
-        Reader reader(root, "");
+        const Path top;
+        Reader reader(root, top);
         fields::visit(reader, message);
         if (reader.error().empty()) return success();
         return Error{Code::invalid_input, 0, reader.error()};

@@ -22,8 +22,8 @@ void one(std::string& text, std::string_view name, std::string_view type, std::s
 }  // namespace
 
 void Metrics::observe(std::string_view route, int status, double seconds) {
-    ++requests_[{std::string(route), status}];
-    Histogram& histogram = seconds_[std::string(route)];
+    ++requests_[{route, status}];
+    Histogram& histogram = seconds_[route];
     const auto bucket = std::lower_bound(kBounds.begin(), kBounds.end(), seconds);
     ++histogram.counts[static_cast<std::size_t>(bucket - kBounds.begin())];
     histogram.sum += seconds;

@@ -16,7 +16,7 @@ namespace weightcast::registry {
 
 class Metrics {
   public:
-    // `route` must come from a fixed set: each one is kept for ever.
+    // `route` must live as long as this, and come from a fixed set: each one is kept for ever.
     void observe(std::string_view route, int status, double seconds);
 
     std::string text(const StateCounts& counts, const StoreStats& store) const;
@@ -35,8 +35,8 @@ class Metrics {
         std::uint64_t count = 0;
     };
 
-    std::map<std::pair<std::string, int>, std::uint64_t, std::less<>> requests_;
-    std::map<std::string, Histogram, std::less<>> seconds_;
+    std::map<std::pair<std::string_view, int>, std::uint64_t> requests_;
+    std::map<std::string_view, Histogram> seconds_;
 };
 
 }  // namespace weightcast::registry

@@ -242,7 +242,7 @@ TEST_CASE("readers spread over holders, and leave them when they close or die") 
     }
     REQUIRE(picked.size() == 4);
     for (const auto& [name, count] : picked) CHECK(count == 10);
-    for (int i = 0; i < 20; ++i) {
+    for (std::size_t i = 0; i < 20; ++i) {
         REQUIRE_OK(world.state.close_pull({readers[i], pulls[i], true, 10, 1, 1}));
     }
     CHECK(world.state.counts().bytes_pulled == 200);
