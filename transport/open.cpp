@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "fabric/fabric.h"
 
 namespace weightcast::transport {
 namespace {

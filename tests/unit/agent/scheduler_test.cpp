@@ -3,7 +3,7 @@
 #include "agent/scheduler.h"
 
 #include <algorithm>
-#include <deque>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <vector>
@@ -38,12 +38,12 @@ struct WorldHolder {
 // Runs a scheduler against holders until it has all, or `limit` of made-up time has passed.
 class World {
   public:
-    explicit World(std::vector<WorldHolder> holders, SchedulerOptions options = {},
+    explicit World(std::vector<WorldHolder> initial, SchedulerOptions options = {},
                    std::uint64_t seed = 1)
-        : holders(std::move(holders)),
+        : holders(std::move(initial)),
           scheduler(kChunks, kChunkBytes, all_chunks(), seed, options),
           random(seed) {
-        for (std::size_t i = 0; i < this->holders.size(); ++i) scheduler.add_holder({}, now);
+        for (std::size_t i = 0; i < holders.size(); ++i) scheduler.add_holder({}, now);
     }
 
     bool run(Duration limit = std::chrono::seconds(100)) {
