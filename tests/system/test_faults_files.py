@@ -8,7 +8,7 @@ import resource
 import shutil
 import struct
 
-from kit import MB, Program, Sources, SystemTest, poll
+from kit import MB, Sources, SystemTest, poll
 from mounts import fill, mounted, resize
 
 
@@ -76,11 +76,11 @@ class Headers(SystemTest):
                     "b", "50")
         self.refuse("hole", safetensors({"a": tensor(0, 40), "b": tensor(50, 100)}, data),
                     "b", "50")
-        self.refuse("rest", safetensors({"a": tensor(0, 90)}, data), "90")
+        self.refuse("rest", safetensors({"a": tensor(0, 90)}, data), "10 bytes")
         self.refuse("shape", safetensors({"a": tensor(0, 100, [7, 7])}, data), "a", "49")
         self.refuse("dtype", safetensors({"a": tensor(0, 100, dtype="U9")}, data), "a", "U9")
         self.refuse("order", safetensors({"a": tensor(100, 0, [100])}, data), "a", "100")
-        self.refuse("json", safetensors(b'{"a": {"dtype": "U8", ', data), "offset")
+        self.refuse("json", safetensors(b'{"a": {"dtype": "U8", ', data), "JSON")
         self.refuse("short", b"\1\2\3")
         self.refuse("empty", b"")
 
@@ -125,14 +125,6 @@ class ChangedSource(SystemTest):
             file.seek(self.shard.stat().st_size // 2)
             file.write(b"\xff" * (8 * MB))
 
-    def check_registry(self, server: Program, url: str):
-        server.wait_message(self.shard.name)
-        self.assertTrue(server.running())
-
-        def quarantined():
-            return self.list_registry(url, "version")[0]["quarantined"]
-        poll(quarantined, "quarantine")
-
     def change_the_only_source(self, fabric: str, change):
         registry = self.meta("--lease-ms", 1000)
         server = self.serve(self.source, "--serve-rate-max", 20 * MB, registry=registry.url)
@@ -142,7 +134,9 @@ class ChangedSource(SystemTest):
         change()
         self.assert_fails(pull, "m@1")
         self.assertEqual([path.name for path in self.out.iterdir()], [".weightcast-partial"])
-        self.check_registry(server, registry.url)
+        server.wait_message(self.shard.name)
+        poll(lambda: self.list_registry(registry.url, "version")[0]["quarantined"],
+             "the version's quarantine")
         self.assertEqual(server.stop(), 0)
 
     def test_22_truncated_over_shm(self):
@@ -167,7 +161,14 @@ class ChangedSource(SystemTest):
         self.truncate()
         self.wait_end_of(pull)
         self.assert_same_tree(self.out, good)
-        self.check_registry(server, registry.url)
+        server.wait_message(self.shard.name)
+        self.assertTrue(server.running())
+
+        def only_the_good():
+            peers = {peer["peer"]: [held["complete"] for held in peer["holdings"]]
+                     for peer in self.list_registry(registry.url, "peer")}
+            return peers == {"bad": [], "good": [True]}
+        poll(only_the_good, "the registry's forgetting of the holder that changed")
 
     def test_22_a_file_that_is_replaced_by_renaming_is_served_on(self):
         good = Sources.get(64 * MB)
