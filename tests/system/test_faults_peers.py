@@ -140,7 +140,8 @@ class Flip(SystemTest):
 
     def kill_at_the_end(self, url: str, reference: str, out, moments: random.Random, *arguments):
         """Kills a pull at a random moment between its last chunks and its last event."""
-        pull = self.start_pull(url, reference, out, "--name", "receiver", "--take-over", *arguments)
+        pull = self.start_pull(url, reference, out, "--name", "receiver", "--take-over",
+                               *arguments)
         share = moments.choice((0.5, 1.0, 1.0))
         # A pull that finds every chunk verified by the one before goes straight to its last event.
         pull.wait_any(lambda event: event["event"] == "done" or
