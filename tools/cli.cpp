@@ -28,7 +28,10 @@ sigset_t end_signals() {
 Result<std::optional<po::variables_map>> parse(
     const Program& program, int argc, const char* const* argv, po::options_description options,
     const po::positional_options_description& positional) {
-    options.add_options()("help,h", "print this and exit")("version", "print the version and exit");
+    options.add_options()("help,h", "print this and exit");
+    // p2p-serve has a use of its own for the word.
+    const bool own_version = options.find_nothrow("version", false) != nullptr;
+    if (!own_version) options.add_options()("version", "print the version and exit");
     po::variables_map values;
     try {
         po::store(po::command_line_parser(argc, argv).options(options).positional(positional).run(),
@@ -40,7 +43,7 @@ Result<std::optional<po::variables_map>> parse(
                        text.str());
             return std::optional<po::variables_map>();
         }
-        if (values.count("version") != 0) {
+        if (!own_version && values.count("version") != 0) {
             fmt::print("{} {}\n", program.name, WEIGHTCAST_VERSION);
             return std::optional<po::variables_map>();
         }

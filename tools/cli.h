@@ -25,7 +25,7 @@ struct Program {
     std::string_view synopsis;  // what follows the name in the usage line
 };
 
-// Parses the arguments; adds --help and --version itself.
+// Parses the arguments; adds --help itself, and --version unless the program has its own.
 // Gives nothing if it printed help or the version on stdout: the program is done.
 // Errors: invalid_input.
 Result<std::optional<boost::program_options::variables_map>> parse(

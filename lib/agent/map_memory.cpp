@@ -122,9 +122,9 @@ Result<std::vector<Mapping>> map_regions(fabric::Fabric& fabric, const registry:
 
 }  // namespace
 
-Result<std::unique_ptr<PulledMemory>> map_holder(IoThread& io, const registry::Grant& grant,
-                                                 std::shared_ptr<const model::Manifest> manifest,
-                                                 PullReport report) {
+Result<std::unique_ptr<PulledMemory>> map_holder(
+    IoThread& io, const registry::Grant& grant,
+    const std::shared_ptr<const model::Manifest>& manifest, const PullReport& report) {
     Error last{Code::unavailable, 0, "no complete holder on this host shares its memory"};
     for (const registry::HolderHint& hint : grant.holders) {
         if (!hint.holding.complete) continue;

@@ -107,7 +107,7 @@ Result<std::uint64_t> NodeImpl::pick_version(const model::Manifest& manifest) {
     return same ? newest.version : newest.version + 1;
 }
 
-Result<Published> NodeImpl::publish_draft(Draft draft, const PublishOptions& options) {
+Result<Published> NodeImpl::publish_draft(const Draft& draft, const PublishOptions& options) {
     WEIGHTCAST_CHECK(model::check_manifest(draft.manifest));
     for (int attempt = 1;; ++attempt) {
         std::uint64_t version = options.version;
@@ -142,14 +142,14 @@ Result<Published> NodeImpl::publish_draft(Draft draft, const PublishOptions& opt
 
 Result<Published> NodeImpl::publish(std::span<const std::string> paths,
                                     const PublishOptions& options) {
-    WEIGHTCAST_TRY(Draft draft, draft_from_files(paths, options));
-    return publish_draft(std::move(draft), options);
+    WEIGHTCAST_TRY(const Draft draft, draft_from_files(paths, options));
+    return publish_draft(draft, options);
 }
 
 Result<Published> NodeImpl::publish(std::span<const TensorView> tensors,
                                     const PublishOptions& options) {
-    WEIGHTCAST_TRY(Draft draft, draft_from_memory(tensors, options));
-    return publish_draft(std::move(draft), options);
+    WEIGHTCAST_TRY(const Draft draft, draft_from_memory(tensors, options));
+    return publish_draft(draft, options);
 }
 
 Result<void> NodeImpl::withdraw(const std::string& model, std::uint64_t version) {

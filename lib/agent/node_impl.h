@@ -46,11 +46,12 @@ class NodeImpl final : public Node {
         PullReport report;
     };
 
-    Result<Published> publish_draft(Draft draft, const PublishOptions& options);
+    Result<Published> publish_draft(const Draft& draft, const PublishOptions& options);
     Result<std::uint64_t> pick_version(const model::Manifest& manifest);
     Result<Resolved> resolve(const PullOptions& options);
     Result<NamedManifest> fetch_manifest(const registry::Grant& grant, const PullOptions& options);
-    Result<Pulled> transfer(const Resolved& resolved, std::shared_ptr<Destination> destination,
+    Result<Pulled> transfer(const Resolved& resolved,
+                            const std::shared_ptr<Destination>& destination,
                             const PullOptions& options);
     Result<void> run_session(const std::shared_ptr<PullSession>& session, const Resolved& resolved,
                              const PullOptions& options, std::uint64_t bytes_before);
@@ -71,8 +72,8 @@ class NodeImpl final : public Node {
 };
 
 // Maps the memory of a holder on this host and verifies it (map_memory.cpp).
-Result<std::unique_ptr<PulledMemory>> map_holder(IoThread& io, const registry::Grant& grant,
-                                                 std::shared_ptr<const model::Manifest> manifest,
-                                                 PullReport report);
+Result<std::unique_ptr<PulledMemory>> map_holder(
+    IoThread& io, const registry::Grant& grant,
+    const std::shared_ptr<const model::Manifest>& manifest, const PullReport& report);
 
 }  // namespace weightcast::agent

@@ -201,7 +201,7 @@ Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
 }
 
 Result<NodeImpl::Pulled> NodeImpl::transfer(const Resolved& resolved,
-                                            std::shared_ptr<Destination> destination,
+                                            const std::shared_ptr<Destination>& destination,
                                             const PullOptions& options) {
     Material material;
     material.named = resolved.named;

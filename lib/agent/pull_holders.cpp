@@ -28,6 +28,12 @@ bool sound(const registry::Holding& holding, const registry::FabricKeys& keys,
     return holding.page_bytes == page_bytes(layout.chunk_count());
 }
 
+// This reader's part of what the holder gives to all of them; 0: no cap.
+std::uint64_t rate_share(const registry::HolderHint& hint) {
+    if (hint.serve_rate_max == 0) return 0;
+    return std::max<std::uint64_t>(1, hint.serve_rate_max / std::max(1U, hint.readers));
+}
+
 }  // namespace
 
 // The first of our transports, in order of preference, that both sides have.
@@ -58,8 +64,7 @@ HolderTraits PullSession::traits_of(const registry::HolderHint& hint, std::size_
     const model::Layout& layout = manifest_.layout;
     HolderTraits traits;
     traits.distance = parts_.io.fabrics()[fabric]->emulated() ? 1 : 0;
-    traits.rate_max = hint.serve_rate_max / std::max(1U, hint.readers);
-    if (hint.serve_rate_max > 0 && traits.rate_max == 0) traits.rate_max = 1;
+    traits.rate_max = rate_share(hint);
     // Chunks all of whose bytes lie in the extents.
     traits.covered.resize((layout.chunk_count() + 63) / 64);
     const auto& extents = hint.holding.extents;
@@ -82,15 +87,20 @@ HolderTraits PullSession::traits_of(const registry::HolderHint& hint, std::size_
 
 void PullSession::add_hints(const std::vector<registry::HolderHint>& hints) {
     for (const registry::HolderHint& hint : hints) {
-        if (scheduler_.live_holders() >= options_.holders_max) return;
         add_hint(hint);
     }
 }
 
 void PullSession::add_hint(const registry::HolderHint& hint) {
-    for (const Holder& holder : holders_) {
-        if (holder.connected && holder.hint.peer.id == hint.peer.id) return;
+    for (HolderIndex index = 0; index < holders_.size(); ++index) {
+        const Holder& holder = holders_[index];
+        if (!holder.connected || holder.hint.peer.id != hint.peer.id) continue;
+        // Readers come and go, and share the holder's cap.
+        scheduler_.set_rate_max(index, rate_share(hint));
+        statistics_.shares[holder.share].rate_max = static_cast<double>(rate_share(hint));
+        return;
     }
+    if (scheduler_.live_holders() >= options_.holders_max) return;
     const auto penance = penance_.find(hint.peer.id);
     if (penance != penance_.end() && system_clock().now() < penance->second.until) return;
     const std::int64_t chosen = choose_fabric(hint);

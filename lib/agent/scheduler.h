@@ -58,6 +58,10 @@ class PullScheduler {
                   const SchedulerOptions& options);
 
     HolderIndex add_holder(const HolderTraits& traits, TimePoint now);
+    // A new cap in bytes/s, 0 for none.
+    void set_rate_max(HolderIndex holder, std::uint64_t rate_max) {
+        holders_[holder].traits.rate_max = rate_max;
+    }
     // Its outstanding reads are asked for elsewhere; their completions are to be told all the same.
     void remove_holder(HolderIndex holder);
 

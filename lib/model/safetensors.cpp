@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <tuple>
 
+#include "base/file.h"
 #include "model/json_walk.h"
 
 namespace weightcast::model {
@@ -173,7 +174,9 @@ class HeaderSink final : public JsonSink {
     bool take_offsets() {
         TensorEntry& entry = header_.tensors.back();
         const auto [begin, end] = offsets_;
-        if (end < begin) return fail(tensor() + " ends before it begins");
+        if (end < begin)
+            return fail(tensor() + " ends at byte " + std::to_string(end) +
+                        " of the data, before it begins at byte " + std::to_string(begin));
         const auto bytes = tensor_bytes(entry.dtype, entry.shape);
         if (!bytes) return fail(tensor() + ": " + bytes.error().message);
         if (bytes.value() != end - begin) {
@@ -220,29 +223,15 @@ Result<void> check_cover(const std::vector<TensorEntry>& tensors, std::uint64_t 
                            ": expected " + std::to_string(covered));
         }
         if (tensor.bytes > data_bytes - covered) {
-            return invalid("tensor '" + printable(tensor.name) + "' ends behind the file's end");
+            return invalid("tensor '" + printable(tensor.name) + "' ends at byte " +
+                           std::to_string(covered + tensor.bytes) + " of the data, which has " +
+                           std::to_string(data_bytes));
         }
         covered += tensor.bytes;
     }
     if (covered == data_bytes) return success();
     return invalid("the file has " + std::to_string(data_bytes - covered) +
                    " bytes behind its last tensor");
-}
-
-Result<void> read_exactly(int fd, char* out, std::uint64_t bytes, std::uint64_t offset,
-                          const std::string& name) {
-    while (bytes > 0) {
-        const ssize_t count = ::pread(fd, out, bytes, static_cast<off_t>(offset));
-        if (count < 0) {
-            if (errno == EINTR) continue;
-            return system_error(errno, "reading '" + name + "'");
-        }
-        if (count == 0) return invalid("'" + name + "' became shorter while it was read");
-        out += count;
-        bytes -= static_cast<std::uint64_t>(count);
-        offset += static_cast<std::uint64_t>(count);
-    }
-    return success();
 }
 
 }  // namespace
@@ -300,7 +289,7 @@ Result<SafetensorsHeader> read_safetensors_header(int fd, const std::string& nam
         return invalid("'" + name + "' is too short for a safetensors header");
     }
     std::array<char, kLengthBytes> length{};
-    WEIGHTCAST_CHECK(read_exactly(fd, length.data(), length.size(), 0, name));
+    WEIGHTCAST_CHECK(read_exactly(fd, std::as_writable_bytes(std::span(length)), 0, name));
     std::uint64_t header_bytes = 0;
     for (std::size_t i = length.size(); i-- > 0;) {
         header_bytes = header_bytes << 8U | static_cast<unsigned char>(length[i]);
@@ -313,7 +302,7 @@ Result<SafetensorsHeader> read_safetensors_header(int fd, const std::string& nam
             (over ? std::to_string(limits.header_bytes_max) + " (header_bytes_max)" : "the file"));
     }
     std::string json(header_bytes, '\0');
-    WEIGHTCAST_CHECK(read_exactly(fd, json.data(), json.size(), kLengthBytes, name));
+    WEIGHTCAST_CHECK(read_exactly(fd, std::as_writable_bytes(std::span(json)), kLengthBytes, name));
     auto header = parse_safetensors_header(json, file_bytes, limits);
     if (!header) {
         Error error = std::move(header).error();
