@@ -166,11 +166,10 @@ void Membership::check_sources() {
 void Membership::run() {
     std::unique_lock lock(mutex_);
     TimePoint next = system_clock().now();
-    while (!stopping_) {
+    while (!stopping_ || (!jobs_.empty() && reachable_)) {
         // A third of the lease, jittered, so that a thousand peers do not beat as one.
         const auto due = [&] { return stopping_ || progress_wanted_ || !jobs_.empty(); };
         wake_.wait_until(lock, next, due);
-        if (stopping_) break;
         if (!jobs_.empty()) {
             const Job job = std::move(jobs_.front());
             jobs_.pop_front();
@@ -179,6 +178,7 @@ void Membership::run() {
             lock.lock();
             continue;
         }
+        if (stopping_) break;
         const bool beat = progress_wanted_ || system_clock().now() >= next;
         progress_wanted_ = false;
         lock.unlock();

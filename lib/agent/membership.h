@@ -3,6 +3,7 @@
 // everything again.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -43,7 +44,8 @@ class Membership {
     // Sends what has changed now and not at the next heartbeat.
     void announce_progress();
 
-    // Runs `job` on the membership's thread, soon. Never blocks. Jobs left at the end are dropped.
+    // Runs `job` on the membership's thread, soon. Never blocks. What is left at the end still
+    // runs, unless the registry does not answer.
     void post(Job job);
     // Calls the registry as this peer. If it does not know the peer any more, registers again and
     // calls once more.
@@ -74,7 +76,7 @@ class Membership {
     registry::PeerInfo info_;
     registry::PeerLease lease_;
     std::atomic<std::uint32_t> lease_ms_{0};
-    bool reachable_ = true;
+    std::atomic<bool> reachable_{true};
     Random random_;
 
     std::mutex mutex_;  // guards the rest; never held while calling the registry

@@ -149,6 +149,12 @@ Result<NamedManifest> NodeImpl::fetch_manifest(const registry::Grant& grant,
         return NamedManifest{std::make_shared<const model::Manifest>(std::move(manifest)),
                              std::move(encoded), name};
     };
+    const std::uint64_t bytes_max = model::ManifestLimits().encoded_bytes_max;
+    if (grant.version.manifest_bytes > bytes_max) {
+        return Error{Code::invalid_input, 0,
+                     fmt::format("the manifest has {} bytes, the limit is {}",
+                                 grant.version.manifest_bytes, bytes_max)};
+    }
     constexpr std::size_t kHoldersAsked = 2;
     const auto& fabrics = io_->fabrics();
     const std::size_t asked = std::min(grant.holders.size(), kHoldersAsked);

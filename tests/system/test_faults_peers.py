@@ -1,9 +1,10 @@
-"""Goal: faults of holders and receivers (1 to 4, 8, 17 and 37 in the numbering of the tests' names).
+"""Goal: faults of holders and receivers: 1 to 4, 8, 17 and 37 in the numbering of the tests' names.
 Method: real processes, killed when an event says that they are in the middle of the work.
 """
 import contextlib
 import random
 import shutil
+import signal
 import subprocess
 
 from kit import MB, Sources, SystemTest, poll, tree
@@ -87,6 +88,37 @@ class Holders(SystemTest):
                 self.assertGreaterEqual(done["holders_lost"], 1)
                 self.assertLess(done["bytes_read"], 1.5 * done["bytes"])
                 server.kill()
+
+    def stop_one_of_two(self, fabric: str):
+        """A stopped process keeps its connections open and answers nothing."""
+        registry = self.meta()
+        first, _ = (self.serve(self.source, "--name", name, "--serve-rate-max", 15 * MB,
+                               registry=registry.url) for name in ("first", "second"))
+        pull = self.start_pull(registry.url, "m", self.out, "--fabric", fabric)
+        pull.wait_progress(0.3)
+        first.signal(signal.SIGSTOP)
+        done = self.wait_end_of(pull)
+        self.assert_same_tree(self.out, self.source)
+        self.assertGreater(self.shares(done)["second"], 0.3 * done["bytes"])
+
+    def test_17_holder_stopped_mid_read_over_shm(self):
+        self.stop_one_of_two("shm")
+
+    def test_17_holder_stopped_mid_read_over_tcp(self):
+        self.stop_one_of_two("tcp")
+
+    def test_37_the_only_holder_is_stopped(self):
+        registry = self.meta()
+        server = self.serve(self.source, "--serve-rate-max", 20 * MB, registry=registry.url)
+        arguments = ("--fabric", "tcp", "--no-holder-ms-max", 1500)
+        pull = self.start_pull(registry.url, "m", self.out, *arguments)
+        kept = pull.wait_progress(0.3)["bytes_done"]
+        server.signal(signal.SIGSTOP)
+        self.assert_fails(pull, "no holder of m@1")
+        server.signal(signal.SIGCONT)
+        done = self.pull(registry.url, "m", self.out)
+        self.assertLessEqual(done["bytes_read"], done["bytes"] - kept)
+        self.assert_same_tree(self.out, self.source)
 
     def test_17_slow_holder(self):
         registry = self.meta()

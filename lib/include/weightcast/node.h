@@ -139,8 +139,7 @@ class Node {
     // The same into memory; `directory`, `replace` and `sync` are not used.
     virtual Result<std::unique_ptr<PulledMemory>> pull_memory(const PullOptions& options) = 0;
     // A holder's own pages on this host, verified, mapped read-only, without a copy. They are the
-    // holder's: it must not overwrite them as long as they are used. Errors: also unavailable (no
-    // holder here shares its memory).
+    // holder's: it must not overwrite them while they are used. Errors: also unavailable (no such).
     virtual Result<std::unique_ptr<PulledMemory>> map_memory(const PullOptions& options) = 0;
     virtual void cancel_pulls() = 0;  // they fail with Code::cancelled
     virtual const std::string& name() const = 0;
