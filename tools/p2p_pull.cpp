@@ -81,6 +81,9 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     }
     if (options.pull.directory.empty()) return Error{Code::invalid_input, 0, "-o DIR is missing"};
     split_reference(model, options.pull);
+    // Opening ucx takes longer than a small pull, and tcp is faster: it is there only when named.
+    options.node.fabrics = options.pull.fabrics;
+    for (const char* fabric : {"shm", "tcp"}) options.node.fabrics.emplace_back(fabric);
     return std::optional(std::move(options));
 }
 

@@ -14,10 +14,9 @@ namespace weightcast::transport {
 // Names of the transports that may be opened, best first: "shm", "tcp", "ucx".
 std::vector<std::string> built_in();
 
-// Opens the named transports (all that work here if empty), best first: "ucx" comes before "tcp"
-// where it has RDMA. One that cannot be opened here, and "ucx" where it would run over TCP, is left
-// out with a logged reason, unless it was named.
-// Errors: not_found (no such name), and what the named transport says.
+// Opens the named transports (all if none is named), best first. One that cannot be
+// opened here is left out with a logged reason, unless it was named. Errors: not_found (no such
+// name), and what the named transport says.
 Result<std::vector<std::unique_ptr<fabric::Fabric>>> open_fabrics(
     std::span<const std::string> names, const fabric::FabricOptions& options);
 

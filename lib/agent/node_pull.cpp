@@ -95,11 +95,11 @@ Result<void> check_expected(const model::Manifest& manifest,
         const auto& tensor = manifest.tensors[static_cast<std::size_t>(index)];
         const std::string_view dtype = model::name_of(tensor.dtype);
         if (dtype == wanted.dtype && tensor.shape == wanted.shape) continue;
-        return Error{Code::invalid_input, 0,
-                     fmt::format("tensor {} of {}@{} is {}[{}], expected {}[{}]", wanted.name,
-                                 manifest.model, manifest.version, dtype,
-                                 fmt::join(tensor.shape, ","), wanted.dtype,
-                                 fmt::join(wanted.shape, ","))};
+        return Error{
+            Code::invalid_input, 0,
+            fmt::format("tensor {} of {}@{} is {}[{}], expected {}[{}]", wanted.name,
+                        manifest.model, manifest.version, dtype, fmt::join(tensor.shape, ","),
+                        wanted.dtype, fmt::join(wanted.shape, ","))};
     }
     return success();
 }

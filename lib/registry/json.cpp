@@ -14,7 +14,7 @@
 #include <utility>
 
 #include "base/hex.h"
-#include "registry/json_fields.h"
+#include "registry/json_http_fields.h"
 
 namespace weightcast::registry {
 namespace {

@@ -77,7 +77,8 @@ class Program:
     def events(self):
         return [json.loads(line) for line in self.lines]
 
-    def wait_event(self, event: str, accept=lambda _: True, seconds: float = DEADLINE_SECONDS):
+    def wait_any(self, accept, what: str, seconds: float = DEADLINE_SECONDS):
+        """The first event that `accept` takes."""
         seen = 0
 
         def find():
@@ -85,15 +86,19 @@ class Program:
             while seen < len(self.lines):
                 line = json.loads(self.lines[seen])
                 seen += 1
-                if line["event"] == event and accept(line):
+                if accept(line):
                     return line
             return None
-        return self.wait_for(find, f"event {event}", seconds)
+        return self.wait_for(find, what, seconds)
+
+    def wait_event(self, event: str, seconds: float = DEADLINE_SECONDS):
+        return self.wait_any(lambda line: line["event"] == event, f"event {event}", seconds)
 
     def wait_progress(self, share: float, seconds: float = DEADLINE_SECONDS):
         """Waits until this share of the bytes is verified."""
-        return self.wait_event("progress", lambda event: event["bytes_total"] > 0 and
-                               event["bytes_done"] >= share * event["bytes_total"], seconds)
+        return self.wait_any(lambda event: event["event"] == "progress" and
+                             event["bytes_done"] >= share * event["bytes_total"],
+                             f"progress of {share}", seconds)
 
     def wait_message(self, text: str, seconds: float = DEADLINE_SECONDS):
         return self.wait_for(lambda: next((m for m in self.messages if text in m), None),
@@ -204,7 +209,9 @@ class SystemTest(unittest.TestCase):
             program.kill()
 
     def evidence(self) -> str:
-        return "\n".join(program.evidence() for program in self.programs)
+        telling = [program for program in self.programs
+                   if program.name != "p2p-ls" or program.process.returncode != 0]
+        return "\n".join(program.evidence() for program in telling[-12:])
 
     def start(self, name: str, *arguments, environment=None) -> Program:
         program = Program(name, *arguments, environment=environment)

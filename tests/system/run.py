@@ -27,8 +27,8 @@ class Result(unittest.TestResult):
         self.programs = []
 
     def _keep(self, test):
-        if hasattr(test, "evidence"):
-            self.programs.append(test.evidence())
+        if hasattr(test, "evidence") and not self.programs:
+            self.programs = [test.evidence()]
 
     def addError(self, test, err):
         super().addError(test, err)

@@ -125,6 +125,11 @@ class Versions(SystemTest):
             self.pull(registry.url, f"m{reference}", out)
             self.assert_same_tree(out, source)
 
+    def test_a_version_gets_the_number_that_was_asked_for(self):
+        server = self.serve(Sources.get(2 * MB, 1, 1), "--version", 5)
+        self.assertEqual(server.ready["version"], 5)
+        self.assertEqual(self.pull(server.url, "m@5", self.folder / "copy")["version"], 5)
+
     def test_the_same_bytes_are_the_same_version(self):
         registry, source = self.meta(), Sources.get(2 * MB, 1, 1)
         first = self.serve(source, registry=registry.url).ready

@@ -1,3 +1,4 @@
+#include "fabric/fabric.h"
 #include "transport/open.h"
 
 namespace weightcast::transport {

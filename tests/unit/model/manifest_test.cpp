@@ -134,7 +134,8 @@ TEST_CASE("the worked example encodes to the bytes of docs/wire.md and back") {
     const auto decoded = decode_manifest(*from_hex(kExampleHex));
     REQUIRE_OK(decoded);
     check_equal(decoded.value(), example());
-    CHECK(to_string(sha256(encoded)) == "8765c4ab2b1e8cb6d6fdd7c91865809231e866217c762b049bb64c3f37ef5380");
+    CHECK(to_string(sha256(encoded)) ==
+          "8765c4ab2b1e8cb6d6fdd7c91865809231e866217c762b049bb64c3f37ef5380");
     CHECK(to_string(decoded.value().root()) == "4dcf464622b30de4a24c61cd1a70a563");
 }
 
