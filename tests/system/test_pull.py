@@ -3,8 +3,9 @@ Method: one publisher with its registry inside, pulls into fresh directories, SH
 """
 import os
 import unittest
+import urllib.request
 
-from kit import MB, Program, Sources, SystemTest
+from kit import MB, Sources, SystemTest
 
 HOLDER_FIELDS = {"peer": str, "fabric": str, "emulated": bool, "bytes": int}
 NUMBER = (int, float)
@@ -82,6 +83,18 @@ class Fabrics(SystemTest):
         self.assertRegex(pull.lines[-1], r"^m@1: .* lower bound .* ratio")
 
 
+    def test_the_command_that_p2p_serve_prints_pulls(self):
+        source = Sources.get(8 * MB)
+        server = self.start("p2p-serve", source, "--model", "llama3", "--listen", "127.0.0.1:0")
+        said = server.wait_for(
+            lambda: next((line for line in server.lines if "p2p-pull " in line), None), "command")
+        name, url, model, *out = said[said.index("p2p-pull "):].split()
+        self.assertEqual((model, out), ("llama3", ["-o", "./llama3"]))
+        pull = self.run_program(name, url, model, "-o", self.folder / "copy")
+        self.assertEqual(pull.wait_end(), 0, pull.evidence())
+        self.assert_same_tree(self.folder / "copy", source)
+
+
 class Trees(SystemTest):
     """What a directory may hold comes through as it is."""
 
@@ -157,4 +170,25 @@ class Listing(SystemTest):
         self.assertEqual(peer["peer"], "publisher")
         self.assertEqual([(h["model"], h["version"], h["complete"]) for h in peer["holdings"]],
                          [("m", 1, True)])
-        self.assert_fails(Program("p2p-ls", server.url, "other"), "other")
+        self.assert_fails(self.start("p2p-ls", server.url, "other"), "other")
+
+    def test_health_and_metrics_are_there(self):
+        server = self.serve(Sources.get(2 * MB, 1, 1))
+        self.pull(server.url, "m", self.folder / "copy")
+        with urllib.request.urlopen(f"{server.url}/healthz", timeout=60) as answer:
+            self.assertEqual(answer.status, 200)
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=60) as answer:
+            self.assertTrue(answer.headers["Content-Type"].startswith("text/plain"))
+            text = answer.read().decode()
+        samples = [line for line in text.splitlines() if line and not line.startswith("#")]
+        self.assertTrue(samples)
+        for sample in samples:
+            self.assertRegex(sample, r"^weightcast_[a-z0-9_]+(\{[^}]*\})? [-+0-9.eE]+(Inf|NaN)?$")
+
+    def test_listening_beyond_loopback_without_a_token_is_warned_of(self):
+        open_to_all = self.start("p2p-meta", "--json", "--listen", "0.0.0.0:0")
+        open_to_all.wait_event("ready")
+        self.assertIn("TOKEN", open_to_all.wait_message("warning"))
+        guarded = self.meta()
+        self.assertEqual(guarded.stop(), 0)
+        self.assertEqual(guarded.messages, [])
