@@ -53,7 +53,9 @@ Result<std::vector<std::unique_ptr<Fabric>>> open_fabrics(std::span<const std::s
         auto opened = transport.open(options);
         if (!opened && wanted) return std::move(opened).error();
         if (!opened) {
-            log(LogLevel::info, "goes without {}: {}", transport.name, opened.error().message);
+            const bool absent = opened.error().code == Code::unavailable;  // not built in
+            log(absent ? LogLevel::info : LogLevel::warning, "goes without {}: {}", transport.name,
+                opened.error().message);
             continue;
         }
         fabrics.push_back(std::move(opened).value());

@@ -53,11 +53,12 @@ Result<void> DirectoryDestination::write_subset() {
     WEIGHTCAST_TRY(const std::vector<std::byte> header,
                    model::write_safetensors_header(entries, {{"format", "pt"}}));
     const std::string files = partial_ + "/files";
-    WEIGHTCAST_CHECK(remove_tree(files));
-    if (::mkdir(files.c_str(), 0755) != 0) {
-        return system_error(errno, fmt::format("cannot make {}", files));
+    const std::string subset = partial_ + "/subset";
+    WEIGHTCAST_CHECK(remove_tree(subset));
+    if (::mkdir(subset.c_str(), 0755) != 0) {
+        return system_error(errno, fmt::format("cannot make {}", subset));
     }
-    const std::string name = files + "/model.safetensors";
+    const std::string name = subset + "/model.safetensors";
     WEIGHTCAST_TRY(const UniqueFd out, open_file(name, O_WRONLY | O_CREAT | O_EXCL));
     WEIGHTCAST_CHECK(write_exactly(out.get(), header, 0, name));
     std::vector<std::byte> buffer(4U << 20U);
@@ -72,6 +73,11 @@ Result<void> DirectoryDestination::write_subset() {
                 write_exactly(out.get(), piece, header.size() + entries[i].offset + done, name));
             done += piece.size();
         }
+    }
+    // Only now, with the subset complete, what it was made from may go.
+    WEIGHTCAST_CHECK(remove_tree(files));
+    if (::rename(subset.c_str(), files.c_str()) != 0) {
+        return system_error(errno, fmt::format("cannot move {} to {}", subset, files));
     }
     return success();
 }
@@ -111,14 +117,21 @@ Result<bool> DirectoryDestination::swap_directory() {
 // files that were moved count as present there.
 Result<void> DirectoryDestination::move_files() {
     std::error_code error;
-    for (const auto& entry : fs::directory_iterator(directory_, error)) {
-        if (!options_.replace || entry.path().filename() == ".weightcast-partial") continue;
-        WEIGHTCAST_CHECK(remove_tree(entry.path().string()));
+    std::vector<fs::path> old;
+    for (auto entry = fs::directory_iterator(directory_, error);
+         !error && entry != fs::directory_iterator(); entry.increment(error)) {
+        if (entry->path().filename() != ".weightcast-partial") old.push_back(entry->path());
+    }
+    for (const fs::path& path : old) {
+        if (options_.replace) WEIGHTCAST_CHECK(remove_tree(path.string()));
     }
     const fs::path files = partial_ + "/files";
     std::vector<fs::path> staged;
-    for (const auto& entry : fs::recursive_directory_iterator(files, error)) {
-        if (!entry.is_directory()) staged.push_back(entry.path().lexically_relative(files));
+    for (auto entry = fs::recursive_directory_iterator(files, error);
+         !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
+        std::error_code ignored;
+        if (entry->is_directory(ignored)) continue;
+        staged.push_back(entry->path().lexically_relative(files));
     }
     for (const fs::path& path : staged) {
         if (error) break;

@@ -120,6 +120,13 @@ Result<void> DirectoryDestination::look_for_foreign() {
     return success();
 }
 
+Error DirectoryDestination::differs(const std::string& path, std::uint64_t offset) const {
+    return {Code::invalid_input, 0,
+            fmt::format("{}/{} differs from {}@{} at offset {}; choose an empty directory, or say "
+                        "--replace to lose what it holds",
+                        directory_, path, manifest_->model, manifest_->version, offset)};
+}
+
 // Looks at the version's files that lie in the directory already. True if they are all there, and
 // whole: nothing is left to do. Chunks that are right are remembered.
 Result<bool> DirectoryDestination::adopt_existing() {
@@ -133,6 +140,9 @@ Result<bool> DirectoryDestination::adopt_existing() {
         if (fd) existing_[i] = std::move(fd).value();
         const auto bytes = existing_[i] ? file_bytes(existing_[i].get(), artifact.path).value() : 0;
         all = all && existing_[i] && bytes == artifact.bytes;
+        if (existing_[i] && bytes > artifact.bytes && !options_.replace) {
+            return differs(artifact.path, artifact.bytes);
+        }
     }
     const std::uint32_t chunk_count = manifest_->layout.chunk_count();
     existing_right_.assign(chunk_count, 0);
@@ -146,11 +156,7 @@ Result<bool> DirectoryDestination::adopt_existing() {
         if (existing_right_[chunk] != 0 || !existing_[range.artifact]) continue;
         all = false;
         if (options_.replace) continue;
-        return Error{Code::invalid_input, 0,
-                     fmt::format("{}/{} differs from {}@{} at offset {}; choose an empty "
-                                 "directory, or say --replace to lose what it holds",
-                                 directory_, manifest_->artifacts[range.artifact].path,
-                                 manifest_->model, manifest_->version, range.offset)};
+        return differs(manifest_->artifacts[range.artifact].path, range.offset);
     }
     if (!all) return false;
     files_ = std::move(existing_);
@@ -221,6 +227,7 @@ bool DirectoryDestination::right(int fd, std::uint32_t chunk) const {
 
 // Counts what the journal claims, and takes over what is right in the directory's own files.
 Result<void> DirectoryDestination::recover_chunks() {
+    const std::vector<std::byte> journal = bitmap_;  // store() changes the other
     std::vector<char> good(options_.wanted.size());
     std::mutex mutex;
     Result<void> outcome = success();
@@ -228,7 +235,7 @@ Result<void> DirectoryDestination::recover_chunks() {
         const std::uint32_t chunk = options_.wanted[i];
         const model::ArtifactRange range = manifest_->layout.chunk_range(chunk);
         const bool claimed =
-            (std::to_integer<unsigned>(bitmap_[chunk / 8]) >> (chunk % 8) & 1) != 0;
+            (std::to_integer<unsigned>(journal[chunk / 8]) >> (chunk % 8) & 1) != 0;
         if (claimed && right(files_[range.artifact].get(), chunk)) {
             good[i] = 1;
         } else if (!existing_right_.empty() && existing_right_[chunk] != 0) {

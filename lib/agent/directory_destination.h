@@ -35,6 +35,7 @@ class DirectoryDestination final : public Destination {
     Result<void> map_files();
     Result<void> recover_chunks();
     bool right(int fd, std::uint32_t chunk) const;
+    Error differs(const std::string& path, std::uint64_t offset) const;
 
     Result<void> write_subset();
     Result<void> sync_stage() const;

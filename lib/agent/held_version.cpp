@@ -27,8 +27,7 @@ Result<std::shared_ptr<HeldVersion>> HeldVersion::create(IoThread& io, Material 
 HeldVersion::~HeldVersion() { withdraw(); }
 
 void HeldVersion::withdraw() {
-    if (withdrawn_.exchange(true)) return;
-    page_.withdraw();
+    if (!withdrawn_.exchange(true)) page_.withdraw();
     io_.call([this] { registered_.clear(); });
 }
 

@@ -55,10 +55,16 @@ Result<registry::PublishReply> Membership::publish(const std::shared_ptr<HeldVer
 }
 
 Result<void> Membership::hold(const std::shared_ptr<HeldVersion>& held) {
-    WEIGHTCAST_CHECK(call([&](registry::Api&, const registry::PeerRef&) { return tell(held); }));
+    {
+        // First, so that registering again in between tells of it too.
+        const std::lock_guard lock(mutex_);
+        holdings_.push_back(held);
+    }
+    auto told = call([&](registry::Api&, const registry::PeerRef&) { return tell(held); });
+    if (told) return told;
     const std::lock_guard lock(mutex_);
-    holdings_.push_back(held);
-    return success();
+    std::erase(holdings_, held);
+    return told;
 }
 
 // Announces a holding; a registry that does not know the version is told of it first.
@@ -77,7 +83,14 @@ void Membership::drop(const std::shared_ptr<HeldVersion>& held) {
         std::erase(holdings_, held);
     }
     const auto dropped = call([&](registry::Api& api, const registry::PeerRef& peer) {
-        return api.drop(peer, held->manifest().model, held->manifest().version);
+        auto answer = api.drop(peer, held->manifest().model, held->manifest().version);
+        // Another copy of the same version may still be offered here.
+        for (const auto& other : holdings()) {
+            if (other->named().name == held->named().name && !other->withdrawn()) {
+                answer = tell(other);
+            }
+        }
+        return answer;
     });
     if (!dropped) log(LogLevel::debug, "drop: {}", dropped.error().message);
 }
@@ -92,7 +105,8 @@ bool Membership::rejoin() {
     }
     lease_ = std::move(lease).value();
     lease_ms_ = lease_.lease_ms;
-    if (lease_.cluster.cluster_id != cluster_before) {
+    const bool other_cluster = lease_.cluster.cluster_id != cluster_before;
+    if (other_cluster) {
         log(LogLevel::error,
             "the registry is another cluster now ({}, was {}): its store was lost or replaced; "
             "publishing again what this peer holds",
@@ -102,6 +116,10 @@ bool Membership::rejoin() {
     }
     for (const auto& held : holdings()) {
         if (held->withdrawn()) continue;
+        // A channel of the lost store comes back with the publisher, whoever registers first.
+        if (other_cluster && !held->channel().empty()) {
+            static_cast<void>(put_and_publish(*held, held->channel()));
+        }
         if (const auto told = tell(held); !told) {
             log(LogLevel::warning, "cannot announce {}@{} again: {}", held->manifest().model,
                 held->manifest().version, told.error().message);
@@ -111,11 +129,7 @@ bool Membership::rejoin() {
 }
 
 void Membership::announce_progress() {
-    {
-        const std::lock_guard lock(mutex_);
-        progress_wanted_ = true;
-    }
-    wake_.notify_all();
+    if (reachable_) heartbeat();
 }
 
 void Membership::post(Job job) {
@@ -149,15 +163,20 @@ void Membership::heartbeat() {
 void Membership::check_sources() {
     for (const auto& held : holdings()) {
         const auto same = held->check_source();
-        if (same || held->withdrawn()) continue;
-        log(LogLevel::error, "{}@{} is no longer served: {}", held->manifest().model,
-            held->manifest().version, same.error().message);
+        if (same) continue;
+        if (!held->withdrawn()) {
+            log(LogLevel::error, "{}@{} is no longer served: {}", held->manifest().model,
+                held->manifest().version, same.error().message);
+        }
         held->withdraw();
         const auto reported = call([&](registry::Api& api, const registry::PeerRef& peer) {
             return api.report({peer, peer.id, held->manifest().model, held->manifest().version,
                                registry::ReportKind::source_changed, same.error().message});
         });
-        if (!reported) log(LogLevel::warning, "report: {}", reported.error().message);
+        if (!reported) {
+            log(LogLevel::warning, "report: {}", reported.error().message);
+            continue;  // until the registry knows
+        }
         const std::lock_guard lock(mutex_);
         std::erase(holdings_, held);
     }
@@ -168,9 +187,10 @@ void Membership::run() {
     TimePoint next = system_clock().now();
     while (!stopping_ || (!jobs_.empty() && reachable_)) {
         // A third of the lease, jittered, so that a thousand peers do not beat as one.
-        const auto due = [&] { return stopping_ || progress_wanted_ || !jobs_.empty(); };
+        const auto due = [&] { return stopping_ || !jobs_.empty(); };
         wake_.wait_until(lock, next, due);
-        if (!jobs_.empty()) {
+        const bool beat_due = !stopping_ && system_clock().now() >= next;
+        if (!jobs_.empty() && !beat_due) {
             const Job job = std::move(jobs_.front());
             jobs_.pop_front();
             lock.unlock();
@@ -179,16 +199,13 @@ void Membership::run() {
             continue;
         }
         if (stopping_) break;
-        const bool beat = progress_wanted_ || system_clock().now() >= next;
-        progress_wanted_ = false;
+        if (!beat_due) continue;
         lock.unlock();
-        if (beat) {
-            check_sources();
-            heartbeat();
-            const double part = 0.25 + 0.15 * random_.unit();
-            next = system_clock().now() +
-                   std::chrono::microseconds(static_cast<std::int64_t>(part * lease_ms_ * 1000));
-        }
+        check_sources();
+        heartbeat();
+        const double part = 0.25 + 0.15 * random_.unit();
+        next = system_clock().now() +
+               std::chrono::microseconds(static_cast<std::int64_t>(part * lease_ms_ * 1000));
         lock.lock();
     }
 }

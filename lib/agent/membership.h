@@ -41,7 +41,7 @@ class Membership {
     Result<void> hold(const std::shared_ptr<HeldVersion>& held);
     // Withdraws, then tells the registry.
     void drop(const std::shared_ptr<HeldVersion>& held);
-    // Sends what has changed now and not at the next heartbeat.
+    // Tells what is held now, and not at the next heartbeat; nothing if the registry is down.
     void announce_progress();
 
     // Runs `job` on the membership's thread, soon. Never blocks. What is left at the end still
@@ -83,7 +83,6 @@ class Membership {
     std::condition_variable wake_;
     std::deque<Job> jobs_;
     std::vector<std::shared_ptr<HeldVersion>> holdings_;
-    bool progress_wanted_ = false;
     bool stopping_ = false;
     std::thread thread_;
 };

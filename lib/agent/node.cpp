@@ -172,6 +172,7 @@ Result<void> NodeImpl::withdraw(const std::string& model, std::uint64_t version)
 
 void NodeImpl::cancel_pulls() {
     const std::lock_guard lock(mutex_);
+    ++cancels_;
     for (const auto& weak : sessions_) {
         if (const auto session = weak.lock()) session->cancel();
     }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "agent/membership.h"
@@ -33,13 +34,41 @@ class NodeImpl final : public Node {
     std::uint64_t bytes_served() const override;
 
   private:
+    // A read lease, closed at the registry at the latest when this goes.
+    class Lease {
+      public:
+        Lease() = default;
+        Lease(Membership& membership, std::uint64_t pull) : membership_(&membership), pull_(pull) {}
+        Lease(Lease&& other) noexcept
+            : membership_(std::exchange(other.membership_, nullptr)), pull_(other.pull_) {}
+        Lease& operator=(Lease&& other) noexcept {
+            std::swap(membership_, other.membership_);
+            std::swap(pull_, other.pull_);
+            return *this;
+        }
+        Lease(const Lease&) = delete;
+        Lease& operator=(const Lease&) = delete;
+        ~Lease() { close(nullptr); }
+
+        // The lease was replaced by a later one while pulling.
+        void replace(std::uint64_t pull) { pull_ = pull; }
+        // With what came of the pull, if it was completed.
+        void close(const PullReport* report);
+
+      private:
+        Membership* membership_ = nullptr;
+        std::uint64_t pull_ = 0;
+    };
+
     // What a pull has resolved before it moves a byte of the weights.
     struct Resolved {
         registry::Grant grant;
+        Lease lease;
         NamedManifest named;
         std::vector<std::uint32_t> tensors;  // chosen by globs; empty: all
         std::vector<std::uint32_t> wanted;   // chunks, ascending
         TimePoint started;
+        std::uint64_t cancels = 0;  // cancel_pulls() calls before this pull
     };
     struct Pulled {
         std::shared_ptr<HeldVersion> held;
@@ -50,14 +79,12 @@ class NodeImpl final : public Node {
     Result<std::uint64_t> pick_version(const model::Manifest& manifest);
     Result<Resolved> resolve(const PullOptions& options);
     Result<NamedManifest> fetch_manifest(const registry::Grant& grant, const PullOptions& options);
-    Result<Pulled> transfer(const Resolved& resolved,
-                            const std::shared_ptr<Destination>& destination,
+    Result<Pulled> transfer(Resolved& resolved, const std::shared_ptr<Destination>& destination,
                             const PullOptions& options);
     Result<void> run_session(const std::shared_ptr<PullSession>& session, const Resolved& resolved,
                              const PullOptions& options, std::uint64_t bytes_before);
     PullReport make_report(const Resolved& resolved, const PullStatistics& statistics,
                            const PullOptions& options) const;
-    void close_pull(const Resolved& resolved, const PullReport* report);
     void remember(std::shared_ptr<HeldVersion> held);
 
     std::string name_;
@@ -69,6 +96,7 @@ class NodeImpl final : public Node {
     mutable std::mutex mutex_;
     std::vector<std::shared_ptr<HeldVersion>> held_;
     std::vector<std::weak_ptr<PullSession>> sessions_;
+    std::uint64_t cancels_ = 0;
 };
 
 // Maps the memory of a holder on this host and verifies it (map_memory.cpp).

@@ -109,11 +109,16 @@ Result<void> check_expected(const model::Manifest& manifest,
 Result<NodeImpl::Resolved> NodeImpl::resolve(const PullOptions& options) {
     Resolved resolved;
     resolved.started = system_clock().now();
+    {
+        const std::lock_guard lock(mutex_);
+        resolved.cancels = cancels_;
+    }
     WEIGHTCAST_CHECK(model::check_model_name(options.model));
     WEIGHTCAST_TRY(resolved.grant,
                    membership_->call([&](registry::Api& api, const registry::PeerRef& peer) {
                        return api.open_pull({peer, options.model, options.reference, 16});
                    }));
+    resolved.lease = Lease(*membership_, resolved.grant.pull);
     WEIGHTCAST_TRY(resolved.named, fetch_manifest(resolved.grant, options));
     const model::Manifest& manifest = *resolved.named.manifest;
     WEIGHTCAST_CHECK(check_expected(manifest, options.expected));
@@ -192,6 +197,9 @@ Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
     {
         const std::lock_guard lock(mutex_);
         std::erase_if(sessions_, [](const auto& weak) { return weak.expired(); });
+        if (cancels_ != resolved.cancels) {
+            return Error{Code::cancelled, 0, "the pull was cancelled"};
+        }
         sessions_.push_back(session);
     }
     const std::uint64_t total = bytes_of(resolved.named.manifest->layout, resolved.wanted);
@@ -206,7 +214,7 @@ Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
     return done.get();
 }
 
-Result<NodeImpl::Pulled> NodeImpl::transfer(const Resolved& resolved,
+Result<NodeImpl::Pulled> NodeImpl::transfer(Resolved& resolved,
                                             const std::shared_ptr<Destination>& destination,
                                             const PullOptions& options) {
     Material material;
@@ -231,29 +239,31 @@ Result<NodeImpl::Pulled> NodeImpl::transfer(const Resolved& resolved,
     if (!missing.empty()) {
         const std::uint64_t before = bytes_of(resolved.named.manifest->layout, present);
         outcome = run_session(session, resolved, options, before);
+        const std::uint64_t pull = session->statistics().pull;
+        if (pull != 0) resolved.lease.replace(pull);
     }
     if (outcome) outcome = destination->commit();
     if (!outcome) {
-        membership_->drop(pulled.held);
-        close_pull(resolved, nullptr);
+        if (options.serve) membership_->drop(pulled.held);
         return outcome.error();
     }
     if (options.serve) membership_->announce_progress();
     pulled.report = make_report(resolved, session->statistics(), options);
-    close_pull(resolved, &pulled.report);
+    resolved.lease.close(&pulled.report);
     return pulled;
 }
 
-void NodeImpl::close_pull(const Resolved& resolved, const PullReport* report) {
+void NodeImpl::Lease::close(const PullReport* report) {
+    if (membership_ == nullptr) return;
     registry::CloseRequest request;
-    request.pull = resolved.grant.pull;
+    request.pull = pull_;
     if (report != nullptr) {
         request.completed = true;
         request.bytes_read = report->bytes_read;
         request.seconds = report->seconds;
         request.ratio = report->ratio;
     }
-    membership_->post([request](Membership& membership) mutable {
+    std::exchange(membership_, nullptr)->post([request](Membership& membership) mutable {
         static_cast<void>(membership.call([&](registry::Api& api, const registry::PeerRef& peer) {
             request.peer = peer;
             return api.close_pull(request);
@@ -281,7 +291,6 @@ PullReport NodeImpl::make_report(const Resolved& resolved, const PullStatistics&
         const double port = port_rate_towards(share.address);
         if (port == 0) input.copy_rate = memory_copy_rate();
         if (options.link_rate_max == 0) input.receiver_rate = std::max(input.receiver_rate, port);
-        input.holder_rates.push_back(share.rate_max);
         const auto known = std::find_if(
             report.holders.begin(), report.holders.end(), [&](const HolderShare& other) {
                 return other.peer == share.peer && other.fabric == share.fabric;
@@ -289,6 +298,7 @@ PullReport NodeImpl::make_report(const Resolved& resolved, const PullStatistics&
         if (known != report.holders.end()) {
             known->bytes += share.bytes;
         } else {
+            input.holder_rates.push_back(share.rate_max);
             report.holders.push_back({share.peer, share.fabric, share.emulated, share.bytes});
         }
     }
@@ -305,16 +315,11 @@ Result<PullReport> NodeImpl::pull(const PullOptions& options) {
     if (options.directory.empty()) {
         return Error{Code::invalid_input, 0, "PullOptions::directory is not set"};
     }
-    WEIGHTCAST_TRY(const Resolved resolved, resolve(options));
+    WEIGHTCAST_TRY(Resolved resolved, resolve(options));
     DirectoryOptions directory{options.replace, options.sync, resolved.tensors, resolved.wanted};
-    auto destination =
-        open_directory(options.directory, resolved.named.manifest, resolved.named.name, directory);
-    if (!destination) {
-        close_pull(resolved, nullptr);
-        return destination.error();
-    }
-    WEIGHTCAST_TRY(const Pulled pulled,
-                   transfer(resolved, std::move(destination).value(), options));
+    WEIGHTCAST_TRY(auto destination, open_directory(options.directory, resolved.named.manifest,
+                                                    resolved.named.name, directory));
+    WEIGHTCAST_TRY(const Pulled pulled, transfer(resolved, std::move(destination), options));
     if (options.serve) remember(pulled.held);
     return pulled.report;
 }
@@ -330,10 +335,10 @@ Result<std::unique_ptr<PulledMemory>> NodeImpl::pull_memory(const PullOptions& o
 }
 
 Result<std::unique_ptr<PulledMemory>> NodeImpl::map_memory(const PullOptions& options) {
-    WEIGHTCAST_TRY(const Resolved resolved, resolve(options));
+    WEIGHTCAST_TRY(Resolved resolved, resolve(options));
     const PullReport report = make_report(resolved, {}, options);
     auto mapped = map_holder(*io_, resolved.grant, resolved.named.manifest, report);
-    close_pull(resolved, mapped ? &report : nullptr);
+    if (mapped) resolved.lease.close(&report);
     return mapped;
 }
 

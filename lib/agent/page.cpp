@@ -71,6 +71,7 @@ void AvailabilityPage::set_all() {
 }
 
 void AvailabilityPage::withdraw() {
+    if (memory_.pages.size() == 0) return;  // it was never made
     Header& header = header_of(memory_);
     std::atomic_ref(header.generation).fetch_add(1, std::memory_order_acq_rel);
     std::atomic_ref(header.state)

@@ -100,7 +100,9 @@ void PullSession::add_hint(const registry::HolderHint& hint) {
         statistics_.shares[holder.share].rate_max = static_cast<double>(rate_share(hint));
         return;
     }
-    if (scheduler_.live_holders() >= options_.holders_max) return;
+    // A complete holder is worth more than the limit: the partial ones may lack the same chunks.
+    const std::uint32_t limit = options_.holders_max * (hint.holding.complete ? 2 : 1);
+    if (scheduler_.live_holders() >= limit) return;
     const auto penance = penance_.find(hint.peer.id);
     if (penance != penance_.end() && system_clock().now() < penance->second.until) return;
     const std::int64_t chosen = choose_fabric(hint);
@@ -232,9 +234,21 @@ void PullSession::renew(TimePoint now) {
     });
 }
 
+// A read lease that came after the end.
+void PullSession::close_late(std::uint64_t pull) {
+    parts_.membership.post([pull](Membership& membership) {
+        static_cast<void>(membership.call([&](registry::Api& api, const registry::PeerRef& peer) {
+            return api.close_pull({peer, pull});
+        }));
+    });
+}
+
 void PullSession::on_grant(Result<registry::Grant> grant) {
     renewing_ = false;
-    if (finished_ || failed_) return;
+    if (finished_ || failed_) {
+        if (grant && grant.value().pull != grant_.pull) close_late(grant.value().pull);
+        return;
+    }
     if (!grant) {
         log(LogLevel::info, "no fresh hints: {}", grant.error().message);
         return;

@@ -87,6 +87,7 @@ void PullSession::finish_if_done() {
     for (Holder& holder : holders_) disconnect(holder);
     if (ops_in_flight_ > 0 || jobs_in_flight_ > 0) return;
     finished_ = true;
+    statistics_.pull = grant_.pull;
     holders_.clear();
     buffer_regions_.clear();
     place_regions_.clear();
@@ -156,7 +157,12 @@ std::span<std::byte> PullSession::bytes_of(const Op& op) const {
 void PullSession::read_chunk(const Action& action) {
     const model::Layout& layout = manifest_.layout;
     Holder& holder = holders_[action.holder];
-    const bool buffered = !in_place_ || action.second_copy;
+    // Bytes that a cancelled read may still write in place must not meet those of a new one.
+    const bool taken = in_place_ && std::any_of(ops_.begin(), ops_.end(), [&](const Op& other) {
+                           return other.busy && !other.page && other.chunk == action.chunk &&
+                                  other.slot == kInPlace;
+                       });
+    const bool buffered = !in_place_ || action.second_copy || taken;
     if (!holder.connected || (buffered && free_buffers_.empty())) {
         scheduler_.on_chunk_read(action.holder, action.chunk, ReadOutcome::failed,
                                  system_clock().now());

@@ -45,6 +45,7 @@ struct PullStatistics {
     std::uint64_t bytes_verified = 0;  // by this session
     std::uint32_t corrupt_chunks = 0;
     std::uint32_t holders_lost = 0;
+    std::uint64_t pull = 0;  // the read lease at the end; it may not be the one at the start
     std::vector<Share> shares;
 };
 
@@ -121,6 +122,7 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     void disconnect(Holder& holder);
     void renew(TimePoint now);
     void on_grant(Result<registry::Grant> grant);
+    void close_late(std::uint64_t pull);
     void report(const Holder& holder, registry::ReportKind kind, const std::string& detail);
     void check_starving(TimePoint now);
 

@@ -33,7 +33,11 @@ bool PullScheduler::better_elsewhere(HolderIndex index, std::uint32_t chunk) con
         const bool nearer = other.traits.distance < self.traits.distance;
         const bool relay =
             other.traits.distance == self.traits.distance && !other.complete && self.complete;
-        return (nearer || relay) && has_room(other) && has(other, chunk);
+        if (!nearer && !relay) return false;
+        const auto number = static_cast<HolderIndex>(&other - holders_.data());
+        const bool capped = other.traits.rate_max != 0 && other.tokens <= 0;
+        const bool lied = chunks_[chunk].last_corrupt == number;
+        return !capped && !lied && has_room(other) && has(other, chunk);
     });
 }
 

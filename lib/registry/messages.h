@@ -83,7 +83,7 @@ struct PublishRequest {
     std::uint64_t bytes = 0;
     std::uint64_t chunk_count = 0;
     std::uint64_t bucket_count = 0;
-    std::string channel;  // moved to this version if the version is new; empty: leave all alone
+    std::string channel;  // moved to this version if that is new, or made; empty: leave all alone
 };
 
 struct VersionInfo {

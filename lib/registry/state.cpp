@@ -218,6 +218,14 @@ Result<Planned<PublishReply>> State::publish(const PublishRequest& request,
         if (at != model->second.channels.end()) current = &at->second;
     }
     Planned<PublishReply> planned;
+    const auto move_channel = [&] {
+        ++planned.reply.generation;
+        ChannelMoved moved = move(request.model, request.channel, request.version,
+                                  planned.reply.generation, wall_ms);
+        moved.who = peer->info.name;
+        moved.why = "published";
+        planned.changes.push_back(std::move(moved));
+    };
     if (const auto found = find_version(request.model, request.version)) {
         const VersionInfo& info = found.value()->info;
         if (info.manifest != request.manifest || info.root != request.root) {
@@ -234,6 +242,8 @@ Result<Planned<PublishReply>> State::publish(const PublishRequest& request,
             planned.changes.push_back(QuarantineSet{info.model, info.version, false});
             planned.reply.version.quarantined = false;
         }
+        // A channel that is missing was lost with a store, or is named now for the first time.
+        if (!request.channel.empty() && current == nullptr) move_channel();
         return planned;
     }
     if (model == models_.end() && models_.size() >= options_.models_max) {
@@ -260,12 +270,7 @@ Result<Planned<PublishReply>> State::publish(const PublishRequest& request,
     planned.changes.push_back(VersionPublished{info});
     planned.reply = {info, true, current ? current->generation : 0};
     if (!request.channel.empty() && (current == nullptr || current->version < request.version)) {
-        ++planned.reply.generation;
-        ChannelMoved moved = move(request.model, request.channel, request.version,
-                                  planned.reply.generation, wall_ms);
-        moved.who = peer->info.name;
-        moved.why = "published";
-        planned.changes.push_back(std::move(moved));
+        move_channel();
     }
     return planned;
 }

@@ -147,6 +147,16 @@ TEST_CASE("a file that differs is refused and named, and its right chunks are re
     f.check_whole();
 }
 
+TEST_CASE("a file that goes on behind the version's end is not cut short") {
+    Fixture f;
+    fs::copy(f.scratch.path("src"), f.scratch.path("out"), fs::copy_options::recursive);
+    f.scratch.write("out/small.txt", f.small + "more");
+    const auto refused = f.open();
+    REQUIRE(refused.has_error());
+    CHECK(refused.error().message.find("small.txt") != std::string::npos);
+    CHECK(f.scratch.read("out/small.txt") == f.small + "more");
+}
+
 TEST_CASE("two pulls into one directory do not meet") {
     Fixture f;
     auto first = f.open();

@@ -283,6 +283,31 @@ TEST_CASE("chosen tensors move little more than their own bytes") {
     CHECK(b->pull_memory(options).error().code == Code::not_found);
 }
 
+TEST_CASE("pulls that are refused give their read leases back") {
+    Cluster cluster;
+    const auto a = cluster.node("a");
+    const auto b = cluster.node("b");
+    cluster.publish(*a);
+    PullOptions refused = of_m();
+    refused.tensors = {"nothing*"};
+    // More than the registry lets one peer have open at a time.
+    for (int i = 0; i < 300; ++i) {
+        REQUIRE(b->pull_memory(refused).error().code == Code::not_found);
+    }
+    CHECK(b->pull_memory(of_m()).has_value());
+}
+
+TEST_CASE("a failed pull of what this node publishes leaves it published") {
+    Cluster cluster;
+    const auto a = cluster.node("a");
+    const auto b = cluster.node("b");
+    cluster.publish(*a);
+    REQUIRE(a->pull_memory(of_m()).error().code == Code::unavailable);
+    auto pulled = b->pull_memory(of_m());
+    REQUIRE_OK(pulled);
+    cluster.check(*pulled.value());
+}
+
 TEST_CASE("a name that lives cannot be taken, unless it is taken over") {
     Cluster cluster;
     const auto a = cluster.node("a");

@@ -228,6 +228,31 @@ TEST_CASE("a rate cap is kept") {
     CHECK(rate < 110);
 }
 
+TEST_CASE("a near holder that sent a chunk corrupt once does not keep it from a far one") {
+    World world(std::vector<WorldHolder>(1));
+    world.scheduler.remove_holder(0);
+    world.holders.resize(3);
+    world.scheduler.add_holder({.distance = 0}, world.now);
+    world.scheduler.add_holder({.distance = 1}, world.now);
+    world.holders[1].corrupt = 1;
+    world.on_tick = [&] {
+        if (world.holders[1].sent > 0) world.holders[1].corrupt = 0;
+    };
+    REQUIRE(world.run());
+    CHECK(world.holders[2].sent > 0);
+    CHECK(world.quarantined.empty());
+}
+
+TEST_CASE("a near holder at its rate cap does not keep a far one idle") {
+    World world(std::vector<WorldHolder>(1));
+    world.scheduler.remove_holder(0);
+    world.holders.resize(3);
+    world.scheduler.add_holder({.distance = 0, .rate_max = kChunkBytes / 10}, world.now);
+    world.scheduler.add_holder({.distance = 1}, world.now);
+    REQUIRE(world.run(std::chrono::seconds(2)));
+    CHECK(world.holders[2].sent > kChunks * 9 / 10);
+}
+
 TEST_CASE("reads in flight stay within the number of buffers") {
     World world(std::vector<WorldHolder>(8), SchedulerOptions{.in_flight_max = 7});
     for (WorldHolder& holder : world.holders) holder.per_chunk = std::chrono::microseconds(10);
