@@ -1,6 +1,8 @@
 // p2p-serve: publishes files and serves them, with a registry inside unless one is named.
 #include <fmt/core.h>
+#include <unistd.h>
 
+#include <array>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 #include <memory>
@@ -72,6 +74,18 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     return std::optional(std::move(options));
 }
 
+// A registry that listens everywhere is reached from elsewhere by this host's name.
+std::string url_for_others(const std::string& url) {
+    std::array<char, 256> name{};
+    if (::gethostname(name.data(), name.size() - 1) != 0) return url;
+    for (const std::string_view wildcard : {"//0.0.0.0:", "//[::]:"}) {
+        const auto at = url.find(wildcard);
+        if (at == std::string::npos) continue;
+        return fmt::format("http://{}:{}", name.data(), url.substr(at + wildcard.size()));
+    }
+    return url;
+}
+
 void announce(const Options& options, const Published& published, const std::string& registry) {
     if (options.json) {
         const boost::json::object event{{"event", "ready"},
@@ -87,8 +101,8 @@ void announce(const Options& options, const Published& published, const std::str
     static_cast<void>(cli::print_line(
         fmt::format("serving {}@{}, {}, {}\npull it with:  p2p-pull {} {} -o ./{}", published.model,
                     published.version, human_bytes(published.bytes),
-                    published.created ? "published now" : "published before", registry,
-                    published.model, published.model)));
+                    published.created ? "published now" : "published before",
+                    url_for_others(registry), published.model, published.model)));
 }
 
 Result<void> run(Options options) {

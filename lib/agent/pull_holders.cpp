@@ -163,10 +163,10 @@ void PullSession::lose_holder(HolderIndex index, const std::string& why) {
     if (!holder.connected) return;
     scheduler_.remove_holder(index);
     disconnect(holder);
-    ++statistics_.holders_lost;
     last_trouble_ = fmt::format("{}: {}", holder.hint.name, why);
     log(LogLevel::info, "leaving holder {}", last_trouble_);
     Penance& penance = penance_[holder.hint.peer.id];
+    if (penance.failures == 0) ++statistics_.holders_lost;
     penance.fabrics.push_back(holder.fabric);
     const auto doublings = std::min(penance.failures++, kPenanceDoublings);
     const double jitter = 0.5 + random_.unit();

@@ -229,8 +229,9 @@ void PullSession::op_completed(std::uint32_t index) {
         if (op.status != fabric::ReadStatus::cancelled) {
             const Holder& holder = holders_[op.holder];
             const auto& fabric = *parts_.io.fabrics()[holder.fabric];
-            lose_holder(op.holder, fmt::format("{}: {}", to_string(op.status),
-                                               fabric.link_error(holder.link)));
+            const std::string reason = fabric.link_error(holder.link);
+            lose_holder(op.holder, fmt::format("{}{}{}", to_string(op.status),
+                                               reason.empty() ? "" : ": ", reason));
         }
     } else if (op.page) {
         page_arrived(op);
