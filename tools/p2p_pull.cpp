@@ -102,15 +102,20 @@ class Display {
                                                              {"seconds", now.seconds}}));
             return;
         }
-        if (!terminal_ && now.seconds < next_line_) return;
-        next_line_ = now.seconds + 5;
         const auto done = static_cast<double>(now.bytes_done);
         const auto total = static_cast<double>(std::max<std::uint64_t>(1, now.bytes_total));
-        if (start_bytes_ < 0) start_bytes_ = done;
-        const double rate = now.seconds > 0 ? (done - start_bytes_) / now.seconds : 0;
+        // Since the first report, which holds what an earlier attempt had.
+        if (start_bytes_ < 0) {
+            start_bytes_ = done;
+            start_seconds_ = now.seconds;
+        }
+        const double elapsed = now.seconds - start_seconds_;
+        const double rate = elapsed > 0 ? (done - start_bytes_) / elapsed : 0;
+        if (!terminal_ && now.seconds < next_line_) return;
+        next_line_ = now.seconds + 5;
         const std::string left = rate > 0 ? human_seconds((total - done) / rate) : "?";
         const std::string text =
-            fmt::format("{:5.1f} %  {} of {}  {}  {} holders  {} left", 100 * done / total,
+            fmt::format("{:5.1f} %  {} of {}  {}  {} holder{}  {} left", 100 * done / total,
                         human_bytes(now.bytes_done), human_bytes(now.bytes_total), human_rate(rate),
                         now.holders, left);
         if (!terminal_) return fmt::print(stderr, "{}\n", text);
@@ -166,6 +171,7 @@ class Display {
     bool terminal_;
     double next_line_ = 1;
     double start_bytes_ = -1;
+    double start_seconds_ = 0;
 };
 
 // The first SIGINT or SIGTERM ends the pull, what was verified is kept for the next attempt; the
