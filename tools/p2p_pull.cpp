@@ -117,7 +117,7 @@ class Display {
         const std::string text =
             fmt::format("{:5.1f} %  {} of {}  {}  {} holder{}  {} left", 100 * done / total,
                         human_bytes(now.bytes_done), human_bytes(now.bytes_total), human_rate(rate),
-                        now.holders, left);
+                        now.holders, now.holders == 1 ? "" : "s", left);
         if (!terminal_) return fmt::print(stderr, "{}\n", text);
         const auto filled = static_cast<std::size_t>(20 * done / total);
         fmt::print(stderr, "\r[{:<20}] {}\033[K", std::string(filled, '='), text);
