@@ -35,7 +35,7 @@ std::vector<std::uint64_t> order_of_completion(std::uint64_t seed) {
     Pair pair(seed);
     pair.faults().delay_polls_max = 10;
     std::vector<std::byte> memory(kMiB);
-    const auto region = std::move(pair.reader->register_memory({memory}, fabric::Access::local));
+    const auto region = pair.reader->register_memory({memory}, fabric::Access::local);
     REQUIRE_OK(region);
     const RegionKey key = pair.served->key(0);
     for (std::uint64_t i = 0; i < 32; ++i) {
