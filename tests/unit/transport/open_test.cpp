@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "fabric/fabric.h"
 #include "tests/kit/catch.h"
 
 namespace weightcast::transport {
