@@ -8,9 +8,17 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <utility>
+
+#include "transport/shm/copy.h"
 
 namespace weightcast::transport::shm {
 namespace {
+
+// A smaller read does not pay for a mapping, and a process may have some 65,000 mappings only.
+constexpr std::uint64_t kMappedReadBytesMin = 64U << 10U;
+constexpr std::uint64_t kMappedRegionBytesMin = 4U << 20U;
+constexpr std::uint64_t kWindowBytes = 1U << 20U;  // prefaulted in one piece
 
 bool is_dead(const HolderView& holder) {
     ::pollfd process{holder.process_fd, POLLIN, 0};
@@ -20,6 +28,10 @@ bool is_dead(const HolderView& holder) {
 // Bytes copied, or a negative errno.
 ssize_t copy_bytes(const RemoteRegion& region, const HolderView& holder, std::uint64_t offset,
                    std::byte* to, std::size_t bytes) {
+    if (region.mapping) {
+        copy_past_cache(to, region.mapping->data() + offset, bytes);
+        return static_cast<ssize_t>(bytes);
+    }
     const std::uint64_t from = region.info.start + offset;
     ssize_t got = 0;
     if (region.info.kind == RegionKind::by_process) {
@@ -48,6 +60,35 @@ CopyResult failure(ssize_t result) {
 }
 
 }  // namespace
+
+RemoteRegion::~RemoteRegion() {
+    if (mapping && helper_ != nullptr) helper_->release(std::move(mapping));
+}
+
+void RemoteRegion::prepare(const Job& job, Prefault* helper) {
+    const auto& read = job.read;
+    if (info.kind != RegionKind::mappable || read.bytes < kMappedReadBytesMin ||
+        info.bytes < kMappedRegionBytesMin || read.remote_offset > info.bytes ||
+        read.bytes > info.bytes - read.remote_offset) {
+        return;
+    }
+    if (!mapping) {
+        auto mapped = map_read_only(*this);
+        if (!mapped) return;
+        mapping = std::make_shared<const Mapping>(std::move(mapped).value());
+        prefaulted_.resize(static_cast<std::size_t>(info.bytes / kWindowBytes + 1));
+        helper_ = helper;
+    }
+    if (helper_ == nullptr) return;
+    const std::uint64_t last = (read.remote_offset + read.bytes - 1) / kWindowBytes;
+    for (std::uint64_t i = read.remote_offset / kWindowBytes; i <= last; ++i) {
+        const auto window = static_cast<std::size_t>(i);
+        if (prefaulted_[window]) continue;
+        prefaulted_[window] = true;
+        const std::size_t first = window * kWindowBytes;
+        helper_->want(mapping, first, std::min<std::size_t>(kWindowBytes, mapping->size() - first));
+    }
+}
 
 bool RemoteRegion::is_valid(const HolderView& holder) const {
     return holder.control->generations[info.slot].load(std::memory_order_acquire) ==

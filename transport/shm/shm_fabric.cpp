@@ -13,6 +13,7 @@
 
 #include "base/hex.h"
 #include "base/random.h"
+#include "base/worker_pool.h"
 #include "transport/open.h"
 #include "transport/shm/address.h"
 
@@ -83,6 +84,8 @@ Result<void> ShmFabric::start() {
     if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0) {
         return system_error(errno, "cannot watch an eventfd");
     }
+    // On a single core a helper would only take the reader's own time.
+    if (usable_cores() > 1) prefault_ = std::make_unique<Prefault>();
     WEIGHTCAST_TRY(server_, Server::start(address.name, options_.incarnation, regions_));
     return success();
 }
@@ -155,7 +158,10 @@ std::string ShmFabric::link_error(LinkId id) const {
 }
 
 void ShmFabric::take(Link::Outcome& outcome) {
-    for (auto& [region, job] : outcome.runnable) queue_.push_back({std::move(region), job});
+    for (auto& [region, job] : outcome.runnable) {
+        region->prepare(job, prefault_.get());
+        queue_.push_back({std::move(region), job});
+    }
     done_.insert(done_.end(), outcome.failed.begin(), outcome.failed.end());
     outcome = {};
 }

@@ -21,6 +21,7 @@
 #include "base/unique_fd.h"
 #include "fabric/fabric.h"
 #include "transport/shm/link.h"
+#include "transport/shm/prefault.h"
 #include "transport/shm/region_table.h"
 #include "transport/shm/server.h"
 
@@ -74,6 +75,7 @@ class ShmFabric final : public fabric::Fabric {
     UniqueFd epoll_;  // the sockets of all links, and wake_
     UniqueFd wake_;   // an eventfd, readable while poll() has something to do
     bool is_awake_ = false;
+    std::unique_ptr<Prefault> prefault_;  // used by regions of links_ and queue_; null: none
     std::map<fabric::LinkId, std::unique_ptr<Link>> links_;
     std::uint32_t links_made_ = 0;
     std::deque<Queued> queue_;

@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""All benchmarks, one after the other: transfers, then the registry under load."""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+
+PERF = pathlib.Path(__file__).resolve().parent
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", type=pathlib.Path, default=PERF.parent / "build")
+    parser.add_argument("--quick", action="store_true", help="small, to see that it works")
+    parser.add_argument("--csv", type=pathlib.Path, help="every sample of the transfers")
+    options = parser.parse_args()
+    transfer = [sys.executable, PERF / "transfer/transfer.py", options.build]
+    load = [sys.executable, PERF / "registry_load/registry_load.py", options.build]
+    if options.quick:
+        transfer.append("--quick")
+        load += ["--agents", "500", "--connections", "20", "--seconds", "1"]
+    if options.csv:
+        transfer += ["--csv", options.csv]
+    print("# Transfers\n", flush=True)
+    failed = subprocess.run(transfer, check=False).returncode != 0
+    print("\n# The registry under load\n", flush=True)
+    failed |= subprocess.run(load, check=False).returncode != 0
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
