@@ -1,5 +1,6 @@
 // Goal: the lower bound is that of its smallest cut, and names it. Method: cases worked by hand.
 #include "plan/bound.h"
+
 #include "tests/kit/catch.h"
 
 namespace weightcast::plan {
