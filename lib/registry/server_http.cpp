@@ -218,14 +218,15 @@ asio::awaitable<void> Server::Implementation::accept() {
         const auto address = socket.remote_endpoint(ignored).address();
         socket.set_option(tcp::no_delay(true), ignored);
         if (!admit(socket, address)) continue;
-        asio::co_spawn(context, session(std::move(socket), address), [](std::exception_ptr broken) {
-            if (!broken) return;
-            try {
-                std::rethrow_exception(broken);
-            } catch (const std::exception& failed) {
-                log(LogLevel::warning, "a registry connection failed: {}", failed.what());
-            }
-        });
+        asio::co_spawn(
+            context, session(std::move(socket), address), [](const std::exception_ptr& broken) {
+                if (!broken) return;
+                try {
+                    std::rethrow_exception(broken);
+                } catch (const std::exception& failed) {
+                    log(LogLevel::warning, "a registry connection failed: {}", failed.what());
+                }
+            });
     }
 }
 
