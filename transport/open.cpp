@@ -35,6 +35,7 @@ bool is_named(std::span<const std::string> names, std::string_view name) {
 
 std::vector<std::string> built_in() {
     std::vector<std::string> names;
+    names.reserve(kTransports.size());
     for (const auto& transport : kTransports) names.emplace_back(transport.name);
     return names;
 }

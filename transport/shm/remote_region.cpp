@@ -36,6 +36,8 @@ ssize_t copy_bytes(const RemoteRegion& region, const HolderView& holder, std::ui
     ssize_t got = 0;
     if (region.info.kind == RegionKind::by_process) {
         const ::iovec local{to, bytes};
+        // An address of the other process, which only the kernel follows.
+        // NOLINTNEXTLINE(performance-no-int-to-ptr)
         const ::iovec remote{reinterpret_cast<void*>(static_cast<std::uintptr_t>(from)), bytes};
         got = ::process_vm_readv(holder.process_id, &local, 1, &remote, 1, 0);
     } else {
