@@ -1,8 +1,7 @@
 // A process that publishes, pulls and serves versions of models. Thread-safe throughout.
 //
-//   auto node = weightcast::Node::start({.registry = url, .open_fabrics =
-//   transport::open_fabrics}); auto report = node.value()->pull({.model = "llama3", .directory =
-//   "./copy"});
+//   auto node = Node::start({.registry = url, .open_fabrics = transport::open_fabrics});
+//   auto report = node.value()->pull({.model = "llama3", .directory = "./copy"});
 //
 // Bytes are bytes, rates bytes/s, times seconds unless the name says otherwise.
 #pragma once
