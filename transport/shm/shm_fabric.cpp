@@ -14,6 +14,7 @@
 #include "base/hex.h"
 #include "base/random.h"
 #include "base/worker_pool.h"
+#include "fabric/keyed_region.h"
 #include "transport/open.h"
 #include "transport/shm/address.h"
 
@@ -29,25 +30,7 @@ constexpr std::uint64_t kCopyBytesPerPoll = 2U << 20U;
 constexpr int kConnectRetryMs = 5;        // while the holder's backlog is full
 constexpr std::uint64_t kWakeId = ~0ULL;  // in epoll, where links have their own id
 
-class ShmRegion final : public fabric::Region {
-  public:
-    explicit ShmRegion(std::span<std::byte> bytes) : bytes_(bytes) {}
-    ShmRegion(std::span<std::byte> bytes, const Key& key, std::shared_ptr<RegionTable> table)
-        : bytes_(bytes), key_(key), table_(std::move(table)) {}
-    ~ShmRegion() override {
-        if (table_) table_->remove(key_);
-    }
-    std::span<std::byte> bytes() const override { return bytes_; }
-    fabric::RegionKey key() const override {
-        if (!table_) return {};
-        return {key_.begin(), key_.end()};
-    }
-
-  private:
-    std::span<std::byte> bytes_;
-    Key key_{};
-    std::shared_ptr<RegionTable> table_;  // null: Access::local
-};
+using ShmRegion = fabric::KeyedRegion<RegionTable, Key>;
 
 std::optional<Key> parse_key(std::span<const std::byte> bytes) {
     Key key;

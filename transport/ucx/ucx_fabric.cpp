@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "fabric/keyed_region.h"
 #include "transport/open.h"
 
 namespace weightcast::transport::ucx {
@@ -20,25 +21,7 @@ using fabric::Completion;
 using fabric::LinkId;
 using fabric::ReadStatus;
 
-class UcxRegion final : public fabric::Region {
-  public:
-    explicit UcxRegion(std::span<std::byte> bytes) : bytes_(bytes) {}
-    UcxRegion(std::span<std::byte> bytes, const Key& key, std::shared_ptr<RegionTable> table)
-        : bytes_(bytes), key_(key), table_(std::move(table)) {}
-    ~UcxRegion() override {
-        if (table_) table_->remove(key_);
-    }
-    std::span<std::byte> bytes() const override { return bytes_; }
-    fabric::RegionKey key() const override {
-        if (!table_) return {};
-        return {key_.begin(), key_.end()};
-    }
-
-  private:
-    std::span<std::byte> bytes_;
-    Key key_{};
-    std::shared_ptr<RegionTable> table_;  // null: Access::local
-};
+using UcxRegion = fabric::KeyedRegion<RegionTable, Key>;
 
 Result<void> watch(int epoll, int fd) {
     ::epoll_event event{};
