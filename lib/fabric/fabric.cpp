@@ -1,5 +1,7 @@
 #include "fabric/fabric.h"
 
+#include <fmt/core.h>
+
 namespace weightcast::fabric {
 
 const char* to_string(ReadStatus status) noexcept {
@@ -20,6 +22,17 @@ const char* to_string(ReadStatus status) noexcept {
             return "cancelled";
     }
     return "unknown";
+}
+
+Result<void> check_memory(const char* fabric, const Memory& memory, bool cuda_allowed) {
+    if (memory.bytes.empty()) return Error{Code::invalid_input, 0, "no memory to register"};
+    if (memory.fd_may_shrink && memory.fd < 0) {
+        return Error{Code::invalid_input, 0, "memory that may shrink needs its descriptor"};
+    }
+    if (memory.cuda && !cuda_allowed) {
+        return Error{Code::unavailable, 0, fmt::format("{} cannot register GPU memory", fabric)};
+    }
+    return success();
 }
 
 Result<Mapping> Fabric::map_region(LinkId, std::span<const std::byte>) {

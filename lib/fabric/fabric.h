@@ -1,8 +1,9 @@
 // What every transport provides: register memory, reach a peer, READ its memory, poll. Nothing
 // else.
 //
-// Threading: one thread drives a fabric (register, connect, submit, poll, disconnect). A transport
-// whose hardware does not serve reads by itself serves them on a thread of its own.
+// Threading: one thread drives a fabric (connect, submit, poll, disconnect). Memory is registered
+// and released on any thread, since hundreds of gigabytes take seconds. A transport whose hardware
+// does not serve reads by itself serves them on a thread of its own.
 #pragma once
 
 #include <array>
@@ -22,9 +23,9 @@ namespace weightcast::fabric {
 using Incarnation = std::array<std::byte, 16>;  // of a peer process; new with every start
 using LinkId = Strong<struct LinkTag, std::uint32_t>;
 using ReadTag = Strong<struct ReadTagTag, std::uint64_t>;
-using RegionKey = std::vector<std::byte>;  // opaque outside the transport, at most 64 bytes
+using RegionKey = std::vector<std::byte>;  // opaque outside the transport
 
-inline constexpr std::size_t kRegionKeyBytesMax = 64;
+inline constexpr std::size_t kRegionKeyBytesMax = 1024;
 
 // Memory to register. Borrowed: the owner keeps it alive until the Region is gone.
 struct Memory {
@@ -32,7 +33,12 @@ struct Memory {
     int fd = -1;                  // memfd or file that these bytes are a shared mapping of, or -1
     std::uint64_t fd_offset = 0;  // of bytes[0]
     bool fd_may_shrink = false;   // an ordinary file: a peer must pread it and not map it
+    bool cuda = false;            // CUDA device memory: to the host `bytes` is an address only
 };
+
+// For the registering of every fabric. Errors: invalid_input (no bytes, a descriptor is missing),
+// unavailable (GPU memory, unless `cuda` is allowed).
+Result<void> check_memory(const char* fabric, const Memory& memory, bool cuda_allowed = false);
 
 // What a remote side may do. Holders never grant more than READ.
 enum class Access : std::uint8_t {
@@ -99,7 +105,9 @@ class Fabric {
     // Says nothing about whether anyone answers there.
     virtual bool can_reach(const std::string& address) const = 0;
 
-    // Errors: invalid_input, no_space (naming the limit and how to raise it), io.
+    // Thread-safe, and so is the destruction of a Region.
+    // Errors: invalid_input, unavailable (this kind of memory), no_space (naming the limit and how
+    // to raise it), io.
     virtual Result<std::unique_ptr<Region>> register_memory(const Memory& memory,
                                                             Access access) = 0;
 
@@ -129,6 +137,8 @@ class Fabric {
     // Errors: unavailable (this fabric, link or region cannot be mapped).
     virtual Result<Mapping> map_region(LinkId link, std::span<const std::byte> key);
 
+    // Bytes/s of the ports that this fabric reads through, all together; 0: not known.
+    virtual std::uint64_t port_rate() const { return 0; }
     // Bytes that peers have read from us; 0 where the transport cannot know.
     virtual std::uint64_t bytes_served() const = 0;
 };
@@ -140,6 +150,10 @@ struct FabricOptions {
     std::uint64_t serve_rate_max = 0;        // bytes/s to all peers together; 0: no cap
     std::uint32_t connections_per_link = 1;  // tcp
     std::string congestion_control;          // tcp; e.g. "bbr", empty: the system's
+    std::vector<std::string> devices;  // verbs: NAME[:PORT][@GID]; empty: those that `listen` names
+    std::uint8_t traffic_class = 0;    // verbs: of RoCE packets, DSCP in the upper six bits
+    bool out_of_band = false;          // verbs: never connect by librdmacm
+    std::uint64_t slice_bytes = 1U << 30U;  // verbs: registers in slices of at least so much
 };
 
 }  // namespace weightcast::fabric

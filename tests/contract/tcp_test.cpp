@@ -4,9 +4,9 @@
 #include <string>
 
 #include "base/hex.h"
+#include "base/socket.h"
 #include "tests/contract/support.h"
 #include "transport/open.h"
-#include "transport/tcp/address.h"
 #include "transport/tcp/token_bucket.h"
 #include "transport/tcp/wire.h"
 

@@ -106,10 +106,7 @@ class MemoryFabric final : public fabric::Fabric {
 
 Result<std::unique_ptr<fabric::Region>> MemoryFabric::register_memory(const fabric::Memory& memory,
                                                                       fabric::Access access) {
-    if (memory.bytes.empty()) return Error{Code::invalid_input, 0, "no memory to register"};
-    if (memory.fd_may_shrink && memory.fd < 0) {
-        return Error{Code::invalid_input, 0, "memory that may shrink needs its descriptor"};
-    }
+    WEIGHTCAST_CHECK(fabric::check_memory(name(), memory));
     return std::unique_ptr<fabric::Region>(
         std::make_unique<MemoryRegion>(state_, address_, memory, access));
 }

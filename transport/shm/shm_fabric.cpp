@@ -82,6 +82,7 @@ bool ShmFabric::can_reach(const std::string& address) const {
 
 Result<std::unique_ptr<fabric::Region>> ShmFabric::register_memory(const fabric::Memory& memory,
                                                                    fabric::Access access) {
+    WEIGHTCAST_CHECK(fabric::check_memory(name(), memory));
     if (access == fabric::Access::local) {
         return std::unique_ptr<fabric::Region>(std::make_unique<ShmRegion>(memory.bytes));
     }

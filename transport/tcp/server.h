@@ -9,9 +9,9 @@
 #include <thread>
 #include <unordered_map>
 
+#include "base/socket.h"
 #include "base/unique_fd.h"
 #include "fabric/fabric.h"
-#include "transport/tcp/address.h"
 #include "transport/tcp/region_table.h"
 #include "transport/tcp/server_connection.h"
 #include "transport/tcp/token_bucket.h"
@@ -31,7 +31,7 @@ class Server {
     // Closes every connection.
     ~Server();
 
-    const std::string& address() const { return listener_.address; }
+    const SocketAddress& address() const { return listener_.address; }
     std::uint64_t bytes_served() const { return bytes_served_.load(std::memory_order_relaxed); }
 
   private:

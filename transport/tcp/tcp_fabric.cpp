@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "base/assert.h"
+#include "base/socket.h"
 #include "transport/open.h"
-#include "transport/tcp/address.h"
 
 namespace weightcast::transport::tcp {
 namespace {
@@ -21,6 +21,7 @@ using fabric::LinkId;
 using fabric::Read;
 using fabric::ReadStatus;
 
+constexpr std::string_view kScheme = "tcp://";
 constexpr std::size_t kEventsMax = 32;
 constexpr std::uint64_t kConnectionBytesMin = 256U << 10U;
 constexpr std::uint32_t kConnectionsPerLinkMax = 64;
@@ -58,14 +59,15 @@ TcpFabric::TcpFabric(const fabric::FabricOptions& options, UniqueFd epoll, Uniqu
       epoll_(std::move(epoll)),
       signal_(std::move(signal)) {}
 
+std::string TcpFabric::address() const {
+    return std::string(kScheme) + format_address(server_->address());
+}
+
 bool TcpFabric::can_reach(const std::string& address) const { return address.starts_with(kScheme); }
 
 Result<std::unique_ptr<fabric::Region>> TcpFabric::register_memory(const fabric::Memory& memory,
                                                                    fabric::Access access) {
-    if (memory.bytes.empty()) return Error{Code::invalid_input, 0, "no memory to register"};
-    if (memory.fd_may_shrink && memory.fd < 0) {
-        return Error{Code::invalid_input, 0, "memory that may shrink needs its descriptor"};
-    }
+    WEIGHTCAST_CHECK(fabric::check_memory(name(), memory));
     return std::unique_ptr<fabric::Region>(std::make_unique<TcpRegion>(memory, access, regions_));
 }
 

@@ -24,7 +24,7 @@ class TcpFabric final : public fabric::Fabric {
 
     const char* name() const override { return "tcp"; }
     bool emulated() const override { return true; }
-    std::string address() const override { return server_->address(); }
+    std::string address() const override;
     bool can_reach(const std::string& address) const override;
     Result<std::unique_ptr<fabric::Region>> register_memory(const fabric::Memory& memory,
                                                             fabric::Access access) override;

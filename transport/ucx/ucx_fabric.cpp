@@ -89,6 +89,7 @@ bool UcxFabric::can_reach(const std::string& address) const {
 
 Result<std::unique_ptr<fabric::Region>> UcxFabric::register_memory(const fabric::Memory& memory,
                                                                    fabric::Access access) {
+    WEIGHTCAST_CHECK(fabric::check_memory(name(), memory));
     if (access == fabric::Access::local) {
         return std::unique_ptr<fabric::Region>(std::make_unique<UcxRegion>(memory.bytes));
     }

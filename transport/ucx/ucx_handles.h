@@ -13,17 +13,11 @@
 #include <string_view>
 
 #include "base/clock.h"
+#include "base/freer.h"
 #include "fabric/fabric.h"
 
 namespace weightcast::transport::ucx {
 
-template <auto kFree>
-struct Freer {
-    template <typename Handle>
-    void operator()(Handle* handle) const noexcept {
-        kFree(handle);
-    }
-};
 using Context = std::unique_ptr<::ucp_context, Freer<::ucp_cleanup>>;
 using Worker = std::unique_ptr<::ucp_worker, Freer<::ucp_worker_destroy>>;
 using Listener = std::unique_ptr<::ucp_listener, Freer<::ucp_listener_destroy>>;

@@ -1,4 +1,4 @@
-#include "transport/tcp/address.h"
+#include "base/socket.h"
 
 #include <arpa/inet.h>
 #include <fmt/core.h>
@@ -12,7 +12,7 @@
 #include <cstring>
 #include <memory>
 
-namespace weightcast::transport::tcp {
+namespace weightcast {
 namespace {
 
 constexpr int kBacklog = 1024;
@@ -46,7 +46,7 @@ bool split(std::string_view text, std::string_view& host, std::string_view& port
     return !port.empty();
 }
 
-::in_port_t& port_of(SocketAddress& address) {
+::in_port_t& wire_port_of(SocketAddress& address) {
     if (address.storage.ss_family == AF_INET6) {
         return reinterpret_cast<::sockaddr_in6*>(&address.storage)->sin6_port;
     }
@@ -89,11 +89,18 @@ SocketAddress outward(const SocketAddress& bound) {
         if (!loopback) break;
     }
     SocketAddress port_source = bound;
-    port_of(chosen) = port_of(port_source);
+    wire_port_of(chosen) = wire_port_of(port_source);
     return chosen;
 }
 
 }  // namespace
+
+std::uint16_t port_of(const SocketAddress& address) {
+    SocketAddress copy = address;
+    return ntohs(wire_port_of(copy));
+}
+
+void set_port(SocketAddress& address, std::uint16_t port) { wire_port_of(address) = htons(port); }
 
 Result<SocketAddress> parse_address(std::string_view text) {
     std::string_view host;
@@ -119,12 +126,11 @@ Result<SocketAddress> parse_address(std::string_view text) {
     } else {
         return bad_address(text);
     }
-    port_of(address) = htons(number);
+    set_port(address, number);
     return address;
 }
 
 std::string format_address(const SocketAddress& address) {
-    SocketAddress copy = address;
     const bool six = address.storage.ss_family == AF_INET6;
     char text[INET6_ADDRSTRLEN] = {};
     const void* host =
@@ -132,7 +138,7 @@ std::string format_address(const SocketAddress& address) {
                   &reinterpret_cast<const ::sockaddr_in6*>(&address.storage)->sin6_addr)
             : &reinterpret_cast<const ::sockaddr_in*>(&address.storage)->sin_addr;
     ::inet_ntop(address.storage.ss_family, host, text, sizeof text);
-    return fmt::format("{}{}{}:{}", six ? "[" : "", text, six ? "]" : "", ntohs(port_of(copy)));
+    return fmt::format("{}{}{}:{}", six ? "[" : "", text, six ? "]" : "", port_of(address));
 }
 
 Result<UniqueFd> open_socket(int family, const std::string& congestion_control) {
@@ -168,9 +174,8 @@ Result<Listener> listen_on(const std::string& text, const std::string& congestio
     if (::getsockname(listener.socket.get(), address.get(), &address.bytes) != 0) {
         return system_error(errno, "getsockname");
     }
-    if (is_wildcard(address)) address = outward(address);
-    listener.address = std::string(kScheme) + format_address(address);
+    listener.address = is_wildcard(address) ? outward(address) : address;
     return listener;
 }
 
-}  // namespace weightcast::transport::tcp
+}  // namespace weightcast
