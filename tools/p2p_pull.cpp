@@ -15,6 +15,7 @@
 
 #include "tools/cli.h"
 #include "tools/human.h"
+#include "tools/node_options.h"
 #include "transport/open.h"
 #include "weightcast/node.h"
 
@@ -56,26 +57,22 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
                         "read only over this transport (may be repeated)");
     known.add_options()("listen", text(options.node.listen),
                         "address on which peers reach this one (default: 127.0.0.1)");
-    known.add_options()("name", text(options.node.name), "name of this peer");
-    known.add_options()("take-over", po::bool_switch(&options.node.take_over),
-                        "replace a living peer of this name");
     known.add_options()("replace", po::bool_switch(&options.pull.replace),
                         "DIR may hold other files, which are lost");
     known.add_options()("sync", po::bool_switch(&options.pull.sync),
                         "wait until the bytes are on the disk");
-    known.add_options()("serve-rate-max", po::value(&options.node.serve_rate_max),
-                        "bytes/s to all readers together");
     known.add_options()("link-rate-max", po::value(&options.pull.link_rate_max),
                         "bytes/s of this host's port, for the lower bound (default: as the system "
                         "reports it)");
     known.add_options()("no-holder-ms-max", po::value(&options.pull.no_holder_ms_max),
                         "give up after so long without a holder (default: 30000)");
-    known.add_options()("token-file", text(options.node.token_file), "file with the bearer token");
+    cli::add_node_options(known, options.node);
     known.add_options()("json", po::bool_switch(&options.json), "one JSON object per event");
     po::positional_options_description positional;
     positional.add("registry", 1).add("model", 1);
     WEIGHTCAST_TRY(const auto values, cli::parse(kProgram, argc, argv, known, positional));
     if (!values) return std::optional<Options>();
+    WEIGHTCAST_CHECK(cli::finish_node_options(*values, options.node));
     if (options.node.registry.empty() || model.empty()) {
         return Error{Code::invalid_input, 0, "REGISTRY_URL and MODEL are needed"};
     }
@@ -83,7 +80,7 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     split_reference(model, options.pull);
     // Opening ucx takes longer than a small pull, and tcp is faster: it is there only when named.
     options.node.fabrics = options.pull.fabrics;
-    for (const char* fabric : {"shm", "tcp"}) options.node.fabrics.emplace_back(fabric);
+    options.node.fabrics_besides = {"shm", "verbs", "tcp"};
     return std::optional(std::move(options));
 }
 
@@ -161,6 +158,7 @@ class Display {
                 {"corrupt_chunks", report.corrupt_chunks},
                 {"holders_lost", report.holders_lost},
                 {"seconds", report.seconds},
+                {"registration_seconds", report.registration_seconds},
                 {"bound_seconds", report.bound_seconds},
                 {"ratio", report.ratio},
                 {"limited_by", report.limited_by},

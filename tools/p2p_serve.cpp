@@ -13,6 +13,7 @@
 #include "registry/server.h"
 #include "tools/cli.h"
 #include "tools/human.h"
+#include "tools/node_options.h"
 #include "transport/open.h"
 #include "weightcast/node.h"
 
@@ -50,21 +51,17 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
                         "(default: 127.0.0.1:7070)");
     known.add_options()("store", text(options.server.store_directory),
                         "directory of the inside registry's durable state (default: memory only)");
-    known.add_options()("name", text(options.node.name), "name of this peer");
-    known.add_options()("take-over", po::bool_switch(&options.node.take_over),
-                        "replace a living peer of this name");
     known.add_options()("fabric", po::value(&options.node.fabrics),
                         "use only this transport (may be repeated)");
-    known.add_options()("serve-rate-max", po::value(&options.node.serve_rate_max),
-                        "bytes/s to all readers together");
     known.add_options()("chunk-bytes", po::value(&options.publish.chunk_bytes),
                         "a power of two, 65536 to 16777216 (default: 1048576)");
-    known.add_options()("token-file", text(options.node.token_file), "file with the bearer token");
+    cli::add_node_options(known, options.node);
     known.add_options()("json", po::bool_switch(&options.json), "one JSON object per event");
     po::positional_options_description positional;
     positional.add("path", -1);
     WEIGHTCAST_TRY(const auto values, cli::parse(kProgram, argc, argv, known, positional));
     if (!values) return std::optional<Options>();
+    WEIGHTCAST_CHECK(cli::finish_node_options(*values, options.node));
     if (options.paths.empty()) return Error{Code::invalid_input, 0, "no PATH is given"};
     if (options.publish.model.empty()) return Error{Code::invalid_input, 0, "--model is missing"};
     if (!listen.empty()) {
@@ -94,7 +91,8 @@ void announce(const Options& options, const Published& published, const std::str
                                         {"version", published.version},
                                         {"bytes", published.bytes},
                                         {"created", published.created},
-                                        {"manifest", published.manifest}};
+                                        {"manifest", published.manifest},
+                                        {"registration_seconds", published.registration_seconds}};
         static_cast<void>(cli::print_line(boost::json::serialize(event)));
         return;
     }

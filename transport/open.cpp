@@ -21,8 +21,9 @@ struct Transport {
 
 // Best first. ucx is last: its reads are active messages that keep the holder's CPU busy, and over
 // TCP it is slower than tcp.
-constexpr std::array<Transport, 3> kTransports{{
+constexpr std::array<Transport, 4> kTransports{{
     {"shm", open_shm},
+    {"verbs", open_verbs},
     {"tcp", open_tcp},
     {"ucx", open_ucx},
 }};
@@ -41,8 +42,11 @@ std::vector<std::string> built_in() {
 }
 
 Result<std::vector<std::unique_ptr<Fabric>>> open_fabrics(std::span<const std::string> names,
+                                                          std::span<const std::string> besides,
                                                           const FabricOptions& options) {
-    for (const auto& name : names) {
+    std::vector<std::string> all(names.begin(), names.end());
+    all.insert(all.end(), besides.begin(), besides.end());
+    for (const auto& name : all) {
         const bool known = std::any_of(kTransports.begin(), kTransports.end(),
                                        [&name](const auto& one) { return one.name == name; });
         if (!known) return Error{Code::not_found, 0, "there is no transport named " + name};
@@ -50,7 +54,7 @@ Result<std::vector<std::unique_ptr<Fabric>>> open_fabrics(std::span<const std::s
     std::vector<std::unique_ptr<Fabric>> fabrics;
     for (const auto& transport : kTransports) {
         const bool wanted = is_named(names, transport.name);
-        if (!names.empty() && !wanted) continue;
+        if (!all.empty() && !is_named(all, transport.name)) continue;
         auto opened = transport.open(options);
         if (!opened && wanted) return std::move(opened).error();
         if (!opened) {

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/hex.h"
 #include "base/log.h"
 
@@ -20,7 +21,6 @@ Result<std::shared_ptr<HeldVersion>> HeldVersion::create(IoThread& io, Material 
     WEIGHTCAST_TRY(held->manifest_memory_,
                    SharedMemory::create("weightcast-manifest", named.encoded.size()));
     std::memcpy(held->manifest_memory_.pages.data(), named.encoded.data(), named.encoded.size());
-    WEIGHTCAST_CHECK(io.call([&] { return held->register_all(); }));
     return held;
 }
 
@@ -28,7 +28,8 @@ HeldVersion::~HeldVersion() { withdraw(); }
 
 void HeldVersion::withdraw() {
     if (!withdrawn_.exchange(true)) page_.withdraw();
-    io_.call([this] { registered_.clear(); });
+    const std::lock_guard lock(mutex_);
+    registered_.clear();
 }
 
 Result<HeldVersion::Registered> HeldVersion::register_with(fabric::Fabric& fabric) {
@@ -53,7 +54,9 @@ Result<void> HeldVersion::register_all() {
         const PlacedMemory& placed = material_.memory[i];
         static_part_.extents.push_back({placed.place, placed.memory.bytes.size(), i, 0});
     }
+    const TimePoint start = system_clock().now();
     Error last{Code::unavailable, 0, "no transport is open"};
+    std::vector<Registered> all;
     for (const auto& fabric : io_.fabrics()) {
         auto registered = register_with(*fabric);
         if (!registered) {
@@ -66,9 +69,17 @@ Result<void> HeldVersion::register_all() {
         keys.page = registered.value().page->key();
         keys.manifest = registered.value().manifest->key();
         static_part_.keys[fabric->name()] = std::move(keys);
-        registered_.push_back(std::move(registered).value());
+        all.push_back(std::move(registered).value());
     }
-    if (registered_.empty()) return last;
+    if (all.empty()) return last;
+    registration_seconds_ = seconds(system_clock().now() - start);
+    log(LogLevel::info, "registered {} bytes with {} transports in {:.3f} s",
+        manifest().layout.total_bytes(), all.size(), registration_seconds_.load());
+    {
+        const std::lock_guard lock(mutex_);
+        // Withdrawn in the meantime: all of it goes at once.
+        if (!withdrawn_) registered_ = std::move(all);
+    }
     static_part_.model = manifest().model;
     static_part_.version = manifest().version;
     static_part_.page_bytes = page_.memory().pages.size();

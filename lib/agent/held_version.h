@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -32,14 +33,18 @@ struct Material {
     std::function<Result<void>()> check_source;  // fails once the source has changed; may be empty
 };
 
-// Thread-safe, but for the constructor and destructor's use of the I/O thread.
+// Thread-safe.
 class HeldVersion {
   public:
-    // Registers memory, page and manifest with every fabric; one that cannot is left out with a
-    // warning. Blocks on the I/O thread. Errors: no_space, io (no fabric could).
+    // Nothing of it can be read by peers yet. Errors: no_space, io.
     static Result<std::shared_ptr<HeldVersion>> create(IoThread& io, Material material,
                                                        const fabric::Incarnation& incarnation,
                                                        std::uint64_t generation);
+    // Registers memory, page and manifest with every fabric; one that cannot is left out with a
+    // warning. Takes seconds for hundreds of gigabytes; once, before describe().
+    // Errors: no_space, io (no fabric could).
+    Result<void> register_all();
+    double registration_seconds() const { return registration_seconds_; }
     ~HeldVersion();
     HeldVersion(const HeldVersion&) = delete;
     HeldVersion& operator=(const HeldVersion&) = delete;
@@ -67,7 +72,6 @@ class HeldVersion {
     };
     explicit HeldVersion(IoThread& io) : io_(io) {}
     Result<Registered> register_with(fabric::Fabric& fabric);
-    Result<void> register_all();
     std::uint64_t bytes_held() const;
 
     IoThread& io_;
@@ -75,8 +79,10 @@ class HeldVersion {
     AvailabilityPage page_;
     SharedMemory manifest_memory_;
     registry::Holding static_part_;  // extents and keys
-    std::vector<Registered> registered_;
+    std::atomic<double> registration_seconds_{0};
     std::atomic<bool> withdrawn_{false};
+    std::mutex mutex_;  // guards registered_
+    std::vector<Registered> registered_;
 };
 
 }  // namespace weightcast::agent

@@ -60,7 +60,11 @@ Result<void> NodeImpl::open(const NodeOptions& options) {
     fabric_options.incarnation = incarnation_;
     fabric_options.listen = options.listen;
     fabric_options.serve_rate_max = options.serve_rate_max;
-    WEIGHTCAST_TRY(auto fabrics, options.open_fabrics(options.fabrics, fabric_options));
+    fabric_options.devices = options.devices;
+    fabric_options.traffic_class = options.traffic_class;
+    fabric_options.out_of_band = options.out_of_band;
+    WEIGHTCAST_TRY(auto fabrics,
+                   options.open_fabrics(options.fabrics, options.fabrics_besides, fabric_options));
     registry::PeerInfo info;
     info.name = name_;
     info.host = host;
@@ -121,6 +125,7 @@ Result<Published> NodeImpl::publish_draft(const Draft& draft, const PublishOptio
         material.channel = options.channel;
         material.check_source = draft.check_source;
         WEIGHTCAST_TRY(const auto held, HeldVersion::create(*io_, material, incarnation_, 1));
+        WEIGHTCAST_CHECK(held->register_all());
         held->page().set_all();
         const auto reply = membership_->publish(held);
         if (!reply) {
@@ -136,7 +141,8 @@ Result<Published> NodeImpl::publish_draft(const Draft& draft, const PublishOptio
                          held->manifest().layout.total_bytes(),
                          reply.value().generation,
                          reply.value().created,
-                         model::to_string(held->named().name)};
+                         model::to_string(held->named().name),
+                         held->registration_seconds()};
     }
 }
 

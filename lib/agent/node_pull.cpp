@@ -4,6 +4,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <future>
 #include <numeric>
 
 #include "agent/node_impl.h"
@@ -214,6 +215,12 @@ Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
     return done.get();
 }
 
+Result<void> NodeImpl::offer(const std::shared_ptr<HeldVersion>& held, const PullOptions& options) {
+    if (!options.serve) return success();
+    WEIGHTCAST_CHECK(held->register_all());
+    return membership_->hold(held);
+}
+
 Result<NodeImpl::Pulled> NodeImpl::transfer(Resolved& resolved,
                                             const std::shared_ptr<Destination>& destination,
                                             const PullOptions& options) {
@@ -225,7 +232,11 @@ Result<NodeImpl::Pulled> NodeImpl::transfer(Resolved& resolved,
     WEIGHTCAST_TRY(pulled.held, HeldVersion::create(*io_, material, incarnation_, 1));
     const auto& present = destination->present();
     for (const std::uint32_t chunk : present) pulled.held->page().set(chunk);
-    if (options.serve) WEIGHTCAST_CHECK(membership_->hold(pulled.held));
+    // What is read in place is registered before. Files are only registered to serve them, which
+    // need not keep the first chunks waiting.
+    const bool in_place = !resolved.wanted.empty() && !destination->in_place(0).empty();
+    auto offered = std::async(std::launch::async, [&] { return offer(pulled.held, options); });
+    if (in_place) WEIGHTCAST_CHECK(offered.get());
     std::vector<std::uint32_t> missing;
     std::set_difference(resolved.wanted.begin(), resolved.wanted.end(), present.begin(),
                         present.end(), std::back_inserter(missing));
@@ -242,6 +253,11 @@ Result<NodeImpl::Pulled> NodeImpl::transfer(Resolved& resolved,
         const std::uint64_t pull = session->statistics().pull;
         if (pull != 0) resolved.lease.replace(pull);
     }
+    if (offered.valid()) {
+        if (auto done = offered.get(); !done) {
+            log(LogLevel::warning, "not serving what is pulled: {}", done.error().message);
+        }
+    }
     if (outcome) outcome = destination->commit();
     if (!outcome) {
         if (options.serve) membership_->drop(pulled.held);
@@ -249,6 +265,7 @@ Result<NodeImpl::Pulled> NodeImpl::transfer(Resolved& resolved,
     }
     if (options.serve) membership_->announce_progress();
     pulled.report = make_report(resolved, session->statistics(), options);
+    pulled.report.registration_seconds = pulled.held->registration_seconds();
     resolved.lease.close(&pulled.report);
     return pulled;
 }
@@ -288,7 +305,8 @@ PullReport NodeImpl::make_report(const Resolved& resolved, const PullStatistics&
     input.receiver_rate = options.link_rate_max;
     for (const Share& share : statistics.shares) {
         if (share.bytes == 0) continue;
-        const double port = port_rate_towards(share.address);
+        const double port =
+            share.port_rate > 0 ? share.port_rate : port_rate_towards(share.address);
         if (port == 0) input.copy_rate = memory_copy_rate();
         if (options.link_rate_max == 0) input.receiver_rate = std::max(input.receiver_rate, port);
         const auto known = std::find_if(

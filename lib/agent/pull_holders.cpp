@@ -143,7 +143,8 @@ void PullSession::add_hint(const registry::HolderHint& hint) {
     const HolderTraits traits = traits_of(hint, index);
     holder.share = statistics_.shares.size();
     statistics_.shares.push_back({hint.name, fabric.name(), fabric.emulated(), 0,
-                                  static_cast<double>(traits.rate_max), peer.address});
+                                  static_cast<double>(traits.rate_max), peer.address,
+                                  static_cast<double>(fabric.port_rate())});
     log(LogLevel::debug, "reading from {} over {} at {}", hint.name, fabric.name(), peer.address);
     const HolderIndex added = scheduler_.add_holder(traits, system_clock().now());
     holders_.push_back(std::move(holder));

@@ -38,6 +38,7 @@ struct Share {
     std::uint64_t bytes = 0;
     double rate_max = 0;  // this reader's share of the holder's cap, 0: none
     std::string address;
+    double port_rate = 0;  // of the fabric's ports, 0: it does not know
 };
 
 struct PullStatistics {

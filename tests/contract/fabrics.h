@@ -36,6 +36,7 @@ class Holder {
     virtual void kill() = 0;   // SIGKILL
     virtual void pause() = 0;  // SIGSTOP: answers nothing, its sockets stay
     virtual void resume() = 0;
+    virtual int pid() const { return -1; }  // -1: not a process of its own
 };
 
 // A peer that keeps reading a region over and over, to be killed meanwhile.
@@ -59,6 +60,8 @@ class Site {
                                                      std::uint64_t bytes) = 0;
     // An address of this fabric where nobody listens.
     virtual fabric::PeerAddress nobody() = 0;
+    // True if registered pages stay as they are, whatever becomes of their file.
+    virtual bool pins_files() const { return false; }
 };
 
 struct SiteFactory {

@@ -79,6 +79,7 @@ class ProcessHolder final : public Holder {
     void kill() override { child_.kill(); }
     void pause() override { child_.stop(); }
     void resume() override { child_.resume(); }
+    int pid() const override { return child_.pid(); }
 
   private:
     void command(const std::string& name, std::size_t region, std::uint64_t argument) {
@@ -141,34 +142,33 @@ class ProcessReader final : public BusyReader {
 
 class ProcessSite final : public Site {
   public:
-    ProcessSite(OpenFabric open, std::string nobody)
-        : open_(std::move(open)), nobody_(std::move(nobody)) {}
+    explicit ProcessSite(ProcessSiteOptions options) : options_(std::move(options)) {}
 
     std::unique_ptr<fabric::Fabric> open(const fabric::FabricOptions& options) override {
-        auto fabric = open_(options);
+        auto fabric = options_.open(options);
         WEIGHTCAST_ASSERT(fabric.has_value());
         return std::move(fabric).value();
     }
     std::unique_ptr<Holder> start_holder(const std::vector<RegionPlan>& regions,
                                          const fabric::FabricOptions& options) override {
-        return std::make_unique<ProcessHolder>(open_, regions, options);
+        return std::make_unique<ProcessHolder>(options_.open_holder, regions, options);
     }
     std::unique_ptr<BusyReader> start_reader(const fabric::PeerAddress& peer,
                                              const fabric::RegionKey& key,
                                              std::uint64_t bytes) override {
-        return std::make_unique<ProcessReader>(open_, peer, key, bytes);
+        return std::make_unique<ProcessReader>(options_.open, peer, key, bytes);
     }
-    fabric::PeerAddress nobody() override { return {nobody_, random_identity()}; }
+    fabric::PeerAddress nobody() override { return {options_.nobody, random_identity()}; }
+    bool pins_files() const override { return options_.pins_files; }
 
   private:
-    OpenFabric open_;
-    std::string nobody_;
+    const ProcessSiteOptions options_;
 };
 
 }  // namespace
 
-std::unique_ptr<Site> make_process_site(OpenFabric open, std::string nobody) {
-    return std::make_unique<ProcessSite>(std::move(open), std::move(nobody));
+std::unique_ptr<Site> make_process_site(ProcessSiteOptions options) {
+    return std::make_unique<ProcessSite>(std::move(options));
 }
 
 std::string reason_to_skip(const OpenFabric& open) {
@@ -176,6 +176,15 @@ std::string reason_to_skip(const OpenFabric& open) {
     kit::Child child([&](kit::Channel& channel) {
         const auto fabric = open(fresh_options());
         channel.send(fabric ? "" : fabric.error().message);
+        return 0;
+    });
+    return must_receive(child.channel());
+}
+
+std::string sample_address(const OpenFabric& open) {
+    kit::Child child([&](kit::Channel& channel) {
+        const auto fabric = open(fresh_options());
+        channel.send(fabric ? fabric.value()->address() : "");
         return 0;
     });
     return must_receive(child.channel());

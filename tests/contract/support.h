@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <string_view>
 
 #include "tests/contract/fabrics.h"
 #include "tests/contract/session.h"
@@ -21,10 +22,11 @@ using Piece = Session::Piece;
 inline constexpr std::uint64_t kKiB = 1024;
 inline constexpr std::uint64_t kMiB = 1024 * kKiB;
 
-// Runs `body` in a section for each fabric, with a site of its own.
-inline void on_every_fabric(const std::function<void(Site&)>& body) {
+// Runs `body` in a section for each fabric whose name begins so, with a site of its own.
+inline void on_every_fabric(const std::function<void(Site&)>& body, std::string_view prefix = "") {
     static const std::vector<SiteFactory> factories = sites();
     for (const SiteFactory& factory : factories) {
+        if (!factory.name.starts_with(prefix)) continue;
         DYNAMIC_SECTION(factory.name) {
             if (!factory.skip.empty()) {
                 WARN(factory.name << " is skipped: " << factory.skip);

@@ -33,13 +33,16 @@ def programs_folder() -> pathlib.Path:
 
 
 class Program:
-    """A running program in a process group of its own; its events and messages are collected."""
+    """A running program in a process group of its own; its events and messages are collected.
+
+    `wrap` is a command that runs the program, given as its last arguments, in its own place.
+    """
 
     alive = set()
 
-    def __init__(self, name: str, *arguments, environment=None):
+    def __init__(self, name: str, *arguments, environment=None, wrap=()):
         self.name = name
-        self.command = [str(programs_folder() / name), *map(str, arguments)]
+        self.command = [*wrap, str(programs_folder() / name), *map(str, arguments)]
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, encoding="utf-8", errors="replace", start_new_session=True,
@@ -213,8 +216,8 @@ class SystemTest(unittest.TestCase):
                    if program.name != "p2p-ls" or program.process.returncode != 0]
         return "\n".join(program.evidence() for program in telling[-12:])
 
-    def start(self, name: str, *arguments, environment=None) -> Program:
-        program = Program(name, *arguments, environment=environment)
+    def start(self, name: str, *arguments, environment=None, wrap=()) -> Program:
+        program = Program(name, *arguments, environment=environment, wrap=wrap)
         self.programs.append(program)
         return program
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the system tests, which start the real programs.
 
-Usage: run.py [--bin DIR] [--jobs N] [--list] [NAME...]
+Usage: run.py [--bin DIR] [--tests DIR] [--jobs N] [--list] [NAME...]
 NAME selects the tests whose name contains it. The last line is "N passed, N failed, N skipped".
 """
 import argparse
@@ -16,7 +16,7 @@ import unittest
 
 import kit
 
-PROGRAMS = ("p2p-serve", "p2p-pull", "p2p-ls", "p2p-meta")
+PROGRAMS = ("p2p-serve", "p2p-pull", "p2p-ls", "p2p-meta", "p2p-doctor")
 
 
 class Result(unittest.TestResult):
@@ -85,8 +85,11 @@ def stop(number, _):
 
 
 def main() -> int:
+    here = pathlib.Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", type=pathlib.Path, help="folder of the programs")
+    parser.add_argument("--tests", type=pathlib.Path, default=here,
+                        help="folder of the tests (default: this script's)")
     parser.add_argument("--jobs", type=int, default=2, help="tests that run at a time")
     parser.add_argument("--list", action="store_true", help="print the names only")
     parser.add_argument("names", nargs="*", metavar="NAME")
@@ -94,8 +97,8 @@ def main() -> int:
     if options.bin is not None:
         os.environ["WEIGHTCAST_BIN"] = str(options.bin.resolve())
     signal.signal(signal.SIGTERM, stop)
-    here = pathlib.Path(__file__).resolve().parent
-    tests = list(flatten(unittest.TestLoader().discover(str(here), "test_*.py", str(here))))
+    folder = str(options.tests.resolve())
+    tests = list(flatten(unittest.TestLoader().discover(folder, "test_*.py", folder)))
     if options.names:
         tests = [test for test in tests if any(name in test.id() for name in options.names)]
     if options.list:

@@ -32,6 +32,8 @@ TOOL_MAY_INCLUDE = {"transport/open.h", "lib/base/log.h"}
 # The tools that are a registry, or only talk to one, include its headers.
 REGISTRY_HEADERS = {"lib/registry/server.h", "lib/registry/client.h"}
 REGISTRY_TOOLS = ("tools/p2p_meta", "tools/p2p_serve", "tools/p2p_ls")
+# p2p-doctor is thin over transport/doctor, which judges what verbs tells of devices.
+DOCTOR_MAY_INCLUDE = {"transport/verbs/device.h", "transport/verbs/cuda_driver.h"}
 HEAVY_IN_HEADERS = ("boost/beast", "boost/json")  # Slow to compile: sources only.
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
@@ -106,6 +108,8 @@ def refusal(path: str, target: str) -> Optional[str]:
             return None
         if target in REGISTRY_HEADERS and path.startswith(REGISTRY_TOOLS):
             return None
+        if path.startswith("tools/p2p_doctor") and target.startswith("transport/doctor/"):
+            return None
         return f"{area}/ may include public headers, transport/open.h and its own, not {target}"
     return None
 
@@ -116,6 +120,8 @@ def transport_refusal(path: str, target: str, target_module: Optional[str]) -> O
     if target_module:
         return f"transport/ may include base and fabric only, not {target_module}"
     own, other = path.split("/")[1:-1], target.split("/")[1:-1]
+    if own == ["doctor"] and target in DOCTOR_MAY_INCLUDE:
+        return None
     if not path.startswith("transport/open.") and other and own != other:
         return f"one transport may not include another ({target})"
     return None

@@ -17,7 +17,9 @@ def tree(**extra) -> dict:
              for module in ("base", "model", "plan", "registry", "fabric", "agent")}
     files |= {"lib/include/weightcast/pull.h": HEADER, "transport/open.h": HEADER,
               "transport/tcp/tcp.h": HEADER, "transport/shm/shm.h": HEADER,
-              "lib/base/log.h": HEADER, "lib/registry/server.h": HEADER, "tools/cli.h": HEADER}
+              "transport/verbs/device.h": HEADER, "transport/verbs/link.h": HEADER,
+              "transport/doctor/examine.h": HEADER, "lib/base/log.h": HEADER,
+              "lib/registry/server.h": HEADER, "tools/cli.h": HEADER}
     return files | extra
 
 
@@ -51,6 +53,16 @@ class Includes(unittest.TestCase):
 
     def test_open_names_every_transport(self):
         self.assertEqual(verdict("transport/open.cpp", "transport/shm/shm.h"), [])
+
+    def test_the_doctor_sees_of_verbs_what_tells_of_devices(self):
+        for good in ("transport/verbs/device.h", "transport/open.h", "transport/doctor/examine.h"):
+            self.assertEqual(verdict("transport/doctor/x.cpp", good), [])
+        for bad in ("transport/verbs/link.h", "transport/tcp/tcp.h", "model/model.h"):
+            self.assertEqual(len(verdict("transport/doctor/x.cpp", bad)), 1, bad)
+        self.assertEqual(len(verdict("transport/verbs/x.cpp", "transport/doctor/examine.h")), 1)
+        self.assertEqual(verdict("tools/p2p_doctor.cpp", "transport/doctor/examine.h"), [])
+        self.assertEqual(len(verdict("tools/p2p_doctor.cpp", "transport/verbs/device.h")), 1)
+        self.assertEqual(len(verdict("tools/p2p_pull.cpp", "transport/doctor/examine.h")), 1)
 
     def test_tools_see_the_public_headers_only(self):
         for good in ("weightcast/pull.h", "transport/open.h", "tools/cli.h", "base/log.h"):

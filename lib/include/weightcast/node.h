@@ -22,17 +22,23 @@ class Fabric;
 struct FabricOptions;
 }  // namespace fabric
 
-// Opens transports by name, all that work if none is named: transport::open_fabrics.
+// Opens the transports of `names`, and those of `besides` that work here; all that work if neither
+// names one: transport::open_fabrics.
 using FabricOpener = Result<std::vector<std::unique_ptr<fabric::Fabric>>> (*)(
-    std::span<const std::string> names, const fabric::FabricOptions& options);
+    std::span<const std::string> names, std::span<const std::string> besides,
+    const fabric::FabricOptions& options);
 
 struct NodeOptions {
     std::string registry;    // http://HOST:PORT
     std::string token_file;  // with the registry's bearer token; empty: none
     std::string name;        // unique among the living; empty: host, pid and a random part
     bool take_over = false;  // replace a living node of this name
-    std::string listen = "127.0.0.1";  // address on which peers reach the transports
-    std::vector<std::string> fabrics;  // only these transports; empty: all that work
+    std::string listen = "127.0.0.1";          // address on which peers reach the transports
+    std::vector<std::string> fabrics;          // these transports must work
+    std::vector<std::string> fabrics_besides;  // these are used if they work; both empty: all
+    std::vector<std::string> devices;  // RDMA: NAME[:PORT][@GID]; empty: those with `listen`
+    std::uint8_t traffic_class = 0;    // RDMA: of RoCE packets, DSCP in the upper six bits
+    bool out_of_band = false;          // RDMA: connect without librdmacm
     std::uint64_t serve_rate_max = 0;  // to all readers together; 0: no cap
     FabricOpener open_fabrics = nullptr;
 };
@@ -60,6 +66,7 @@ struct Published {
     std::uint64_t generation = 0;  // of the channel; 0: it was not moved
     bool created = false;          // false: the same bytes were published before
     std::string manifest;          // SHA-256, hexadecimal
+    double registration_seconds = 0;
 };
 
 struct HolderShare {
@@ -100,6 +107,7 @@ struct PullReport {
     std::uint32_t corrupt_chunks = 0;  // that were read again
     std::uint32_t holders_lost = 0;
     double seconds = 0;                // from the call to the commit
+    double registration_seconds = 0;   // of the destination with the transports, for serving it
     double bound_seconds = 0;          // that no way of moving bytes_read could beat
     double ratio = 0;                  // seconds / bound_seconds; 0 if the bound is 0
     std::string limited_by;            // the cut that sets the bound

@@ -24,7 +24,8 @@ constexpr std::uint64_t kChunk = 65536;
 kit::SharedWorld* current_world = nullptr;
 
 Result<std::vector<std::unique_ptr<fabric::Fabric>>> open_in_world(
-    std::span<const std::string> names, const fabric::FabricOptions& options) {
+    std::span<const std::string> names, std::span<const std::string>,
+    const fabric::FabricOptions& options) {
     WEIGHTCAST_TRY(auto fabric, current_world->open(options, "memory://" + names[0]));
     std::vector<std::unique_ptr<fabric::Fabric>> fabrics;
     fabrics.push_back(std::move(fabric));

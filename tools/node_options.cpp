@@ -1,0 +1,37 @@
+#include "tools/node_options.h"
+
+#include <fmt/core.h>
+
+namespace weightcast::cli {
+
+void add_node_options(boost::program_options::options_description& known, NodeOptions& node) {
+    namespace po = boost::program_options;
+    known.add_options()("name", po::value(&node.name), "name of this peer");
+    known.add_options()("take-over", po::bool_switch(&node.take_over),
+                        "replace a living peer of this name");
+    known.add_options()("serve-rate-max", po::value(&node.serve_rate_max),
+                        "bytes/s to all readers together");
+    known.add_options()("device", po::value(&node.devices),
+                        "RDMA device, NAME[:PORT][@GID_INDEX] (may be repeated; default: the one "
+                        "with the --listen address)");
+    known.add_options()("traffic-class", po::value<unsigned>(),
+                        "of RDMA packets, 0 to 255, DSCP in the upper six bits (default: 0)");
+    known.add_options()("out-of-band", po::bool_switch(&node.out_of_band),
+                        "connect RDMA without librdmacm, for devices without IP addresses");
+    known.add_options()("token-file", po::value(&node.token_file), "file with the bearer token");
+}
+
+Result<void> finish_node_options(const boost::program_options::variables_map& values,
+                                 NodeOptions& node) {
+    if (values.count("traffic-class") == 0) return success();
+    constexpr unsigned kMax = 255;
+    const auto traffic_class = values["traffic-class"].as<unsigned>();
+    if (traffic_class > kMax) {
+        return Error{Code::invalid_input, 0,
+                     fmt::format("--traffic-class {}: the greatest is {}", traffic_class, kMax)};
+    }
+    node.traffic_class = static_cast<std::uint8_t>(traffic_class);
+    return success();
+}
+
+}  // namespace weightcast::cli
