@@ -21,6 +21,8 @@ struct Cell {
     std::uint64_t window = 8;       // chunks in flight
     std::uint64_t connections = 1;  // tcp
     std::string congestion_control;
+    std::string device;           // verbs: of the reader
+    std::string holder_device;    // verbs
     bool verify = false;          // digest each chunk on worker threads before it counts
     bool private_source = false;  // memory without a descriptor
 

@@ -29,9 +29,10 @@ namespace weightcast::perf {
 namespace {
 
 constexpr std::string_view kUsage =
-    "usage: fabric-bench shm|tcp|ucx|memcpy|memcpy-chunks|socket [--bytes N] [--region N]\n"
+    "usage: fabric-bench shm|verbs|tcp|ucx|memcpy|memcpy-chunks|socket [--bytes N] [--region N]\n"
     "       [--chunk N] [--window N] [--connections N] [--congestion NAME] [--verify] "
-    "[--private]\n";
+    "[--private]\n"
+    "       [--device NAME] [--holder-device NAME]\n";
 
 Result<Cell> parse(std::span<char* const> arguments) {
     if (arguments.size() < 2) return Error{Code::invalid_input, 0, "what to measure?"};
@@ -44,6 +45,8 @@ Result<Cell> parse(std::span<char* const> arguments) {
         Option{"--window", &cell.window},
         Option{"--connections", &cell.connections},
         Option{"--congestion", nullptr, &cell.congestion_control},
+        Option{"--device", nullptr, &cell.device},
+        Option{"--holder-device", nullptr, &cell.holder_device},
         Option{"--verify", nullptr, nullptr, &cell.verify},
         Option{"--private", nullptr, nullptr, &cell.private_source},
     };
@@ -58,12 +61,15 @@ Result<Cell> parse(std::span<char* const> arguments) {
 }
 
 Result<std::unique_ptr<fabric::Fabric>> open_fabric(const Cell& cell,
-                                                    const fabric::Incarnation& incarnation) {
+                                                    const fabric::Incarnation& incarnation,
+                                                    const std::string& device) {
     fabric::FabricOptions options;
     options.incarnation = incarnation;
     options.congestion_control = cell.congestion_control;
     options.connections_per_link = static_cast<std::uint32_t>(cell.connections);
     options.progress_ms_max = 20000;
+    if (!device.empty()) options.devices = {device};
+    if (cell.kind == "verbs") return transport::open_verbs(options);
     if (cell.kind == "shm") return transport::open_shm(options);
     if (cell.kind == "tcp") return transport::open_tcp(options);
     if (cell.kind == "ucx") return transport::open_ucx(options);
@@ -80,7 +86,7 @@ fabric::Memory describe(const Arena& arena) {
 // In the child: serves one region until the parent is gone.
 int hold(kit::Channel& channel, const Cell& cell, const fabric::Incarnation& incarnation) {
     auto arena = make_arena(cell.region_bytes, cell.private_source);
-    auto fabric = open_fabric(cell, incarnation);
+    auto fabric = open_fabric(cell, incarnation, cell.holder_device);
     if (!arena || !fabric) {
         if (!fabric) fmt::print(stderr, "fabric-bench: {}\n", fabric.error().message);
         return 1;
@@ -218,7 +224,7 @@ Result<void> run_fabric(const Cell& cell) {
     if (!address || !key_text) return Error{Code::unavailable, 0, "the holder did not start"};
     fabric::RegionKey key(key_text->size());
     std::memcpy(key.data(), key_text->data(), key.size());
-    WEIGHTCAST_TRY(const auto fabric, open_fabric(cell, random_identity()));
+    WEIGHTCAST_TRY(const auto fabric, open_fabric(cell, random_identity(), cell.device));
     WEIGHTCAST_TRY(const auto local,
                    fabric->register_memory(describe(arena), fabric::Access::local));
     const auto link = fabric->connect({*address, incarnation});

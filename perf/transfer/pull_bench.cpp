@@ -25,6 +25,7 @@ namespace {
 constexpr std::string_view kUsage =
     "usage: pull-bench [--bytes N] [--chunk N] [--fabric NAME] [--from PATH] [--to DIR] "
     "[--times N]\n"
+    "       [--device NAME] [--holder-device NAME]\n"
     "       from memory, N bytes of it, if no --from; into memory, if no --to\n";
 constexpr const char* kModel = "pull-bench";
 constexpr std::uint64_t kTensors = 16;
@@ -36,14 +37,21 @@ struct Options {
     std::string fabric;  // empty: the best
     std::string from;
     std::string to;
+    std::string device;         // verbs: of the puller
+    std::string holder_device;  // verbs
 };
 
 Result<Options> parse(std::span<char* const> arguments) {
     Options options;
     const std::array known{
-        Option{"--bytes", &options.bytes},        Option{"--chunk", &options.chunk_bytes},
-        Option{"--times", &options.times},        Option{"--fabric", nullptr, &options.fabric},
-        Option{"--from", nullptr, &options.from}, Option{"--to", nullptr, &options.to},
+        Option{"--bytes", &options.bytes},
+        Option{"--chunk", &options.chunk_bytes},
+        Option{"--times", &options.times},
+        Option{"--fabric", nullptr, &options.fabric},
+        Option{"--from", nullptr, &options.from},
+        Option{"--to", nullptr, &options.to},
+        Option{"--device", nullptr, &options.device},
+        Option{"--holder-device", nullptr, &options.holder_device},
     };
     WEIGHTCAST_CHECK(parse_options(arguments.subspan(1), known));
     if (options.bytes < kTensors * sizeof(std::uint64_t)) {
@@ -75,11 +83,13 @@ struct Weights {
     }
 };
 
-Result<std::unique_ptr<Node>> start_node(const Options& options, const std::string& registry) {
+Result<std::unique_ptr<Node>> start_node(const Options& options, const std::string& registry,
+                                         const std::string& device) {
     NodeOptions node;
     node.registry = registry;
     node.open_fabrics = transport::open_fabrics;
     if (!options.fabric.empty()) node.fabrics = {options.fabric};
+    if (!device.empty()) node.devices = {device};
     return Node::start(node);
 }
 
@@ -99,7 +109,7 @@ Result<void> serve(kit::Channel& channel, const Options& options) {
     if (options.from.empty()) {
         WEIGHTCAST_TRY(weights, Weights::create(options.bytes));
     }
-    WEIGHTCAST_TRY(const auto node, start_node(options, server->url()));
+    WEIGHTCAST_TRY(const auto node, start_node(options, server->url(), options.holder_device));
     const TimePoint begin = system_clock().now();
     WEIGHTCAST_TRY(const auto published, publish(*node, options, weights));
     fmt::print("{{\"event\":\"published\",\"bytes\":{},\"seconds\":{:.4f}}}\n", published.bytes,
@@ -128,7 +138,7 @@ void print(const Options& options, const PullReport& report, double elapsed_s) {
 }
 
 Result<void> pull(const Options& options, const std::string& registry, std::uint64_t time) {
-    WEIGHTCAST_TRY(const auto node, start_node(options, registry));
+    WEIGHTCAST_TRY(const auto node, start_node(options, registry, options.device));
     PullOptions wanted;
     wanted.model = kModel;
     wanted.serve = false;

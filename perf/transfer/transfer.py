@@ -269,7 +269,7 @@ def print_tables(cells, samples, skipped):
                 print(f"| {cell.name} | skipped: {skipped[key]} | | |")
                 continue
             values = samples[key]
-            row = f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+            row = f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
             against = ratio(samples, cell)
             share = "{:.2f} ({:.2f} to {:.2f})".format(*against) if against else ""
             print(f"| {cell.name} | {row} | {share} | {cell.aim} |")
