@@ -18,11 +18,13 @@ void add_node_options(boost::program_options::options_description& known, NodeOp
                         "of RDMA packets, 0 to 255, DSCP in the upper six bits (default: 0)");
     known.add_options()("out-of-band", po::bool_switch(&node.out_of_band),
                         "connect RDMA without librdmacm, for devices without IP addresses");
+    known.add_options()("verbose", "say on stderr which devices, transports and holders are used");
     known.add_options()("token-file", po::value(&node.token_file), "file with the bearer token");
 }
 
 Result<void> finish_node_options(const boost::program_options::variables_map& values,
-                                 NodeOptions& node) {
+                                 const Program& program, NodeOptions& node) {
+    if (values.count("verbose") != 0) set_log(LogLevel::info, program.name);
     if (values.count("traffic-class") == 0) return success();
     constexpr unsigned kMax = 255;
     const auto traffic_class = values["traffic-class"].as<unsigned>();

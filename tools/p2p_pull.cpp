@@ -72,7 +72,7 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     positional.add("registry", 1).add("model", 1);
     WEIGHTCAST_TRY(const auto values, cli::parse(kProgram, argc, argv, known, positional));
     if (!values) return std::optional<Options>();
-    WEIGHTCAST_CHECK(cli::finish_node_options(*values, options.node));
+    WEIGHTCAST_CHECK(cli::finish_node_options(*values, kProgram, options.node));
     if (options.node.registry.empty() || model.empty()) {
         return Error{Code::invalid_input, 0, "REGISTRY_URL and MODEL are needed"};
     }

@@ -61,7 +61,7 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     positional.add("path", -1);
     WEIGHTCAST_TRY(const auto values, cli::parse(kProgram, argc, argv, known, positional));
     if (!values) return std::optional<Options>();
-    WEIGHTCAST_CHECK(cli::finish_node_options(*values, options.node));
+    WEIGHTCAST_CHECK(cli::finish_node_options(*values, kProgram, options.node));
     if (options.paths.empty()) return Error{Code::invalid_input, 0, "no PATH is given"};
     if (options.publish.model.empty()) return Error{Code::invalid_input, 0, "--model is missing"};
     if (!listen.empty()) {

@@ -145,7 +145,8 @@ void PullSession::add_hint(const registry::HolderHint& hint) {
     statistics_.shares.push_back({hint.name, fabric.name(), fabric.emulated(), 0,
                                   static_cast<double>(traits.rate_max), peer.address,
                                   static_cast<double>(fabric.port_rate())});
-    log(LogLevel::debug, "reading from {} over {} at {}", hint.name, fabric.name(), peer.address);
+    log(LogLevel::info, "reading from {} over {}{} at {}", hint.name, fabric.name(),
+        fabric.emulated() ? " (emulated)" : "", peer.address);
     const HolderIndex added = scheduler_.add_holder(traits, system_clock().now());
     holders_.push_back(std::move(holder));
     if (added + 1 != holders_.size()) fail({Code::io, 0, "holder tables differ"});

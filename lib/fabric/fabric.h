@@ -152,8 +152,9 @@ struct FabricOptions {
     std::string congestion_control;          // tcp; e.g. "bbr", empty: the system's
     std::vector<std::string> devices;  // verbs: NAME[:PORT][@GID]; empty: those that `listen` names
     std::uint8_t traffic_class = 0;    // verbs: of RoCE packets, DSCP in the upper six bits
-    bool out_of_band = false;          // verbs: never connect by librdmacm
-    std::uint64_t slice_bytes = 1U << 30U;  // verbs: registers in slices of at least so much
+    std::string cuda_library = "libcuda.so.1";  // verbs: CUDA's driver, for GPU memory
+    bool out_of_band = false;                   // verbs: never connect by librdmacm
+    std::uint64_t slice_bytes = 1U << 30U;      // verbs: registers in slices of at least so much
 };
 
 }  // namespace weightcast::fabric

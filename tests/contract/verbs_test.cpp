@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -15,6 +16,7 @@
 #include "tests/contract/verbs_site.h"
 #include "tests/kit/child.h"
 #include "tests/kit/pattern.h"
+#include "tests/unit/transport/fake_cuda.h"
 #include "transport/open.h"
 
 namespace weightcast::contract {
@@ -181,6 +183,56 @@ TEST_CASE("memory that one rail cannot register is registered on none") {
     const auto more = child.channel().receive();
     if (more) FAIL(*more);
     REQUIRE(child.wait() == 0);
+}
+
+// The devices here are software and the "GPU memory" is the host's: what is shown is the way that
+// registration takes, not that a GPU's memory is read.
+TEST_CASE("GPU memory goes by dmabuf, and where that is refused by ibv_reg_mr") {
+    const auto devices = devices_or_skip(1);
+    if (devices.empty()) return;
+    kit::FakeCudaLibrary cuda(FAKE_CUDA);
+    REQUIRE(cuda.get() != nullptr);
+    auto memory = SharedMemory::create("gpu", 2 * kMiB);
+    REQUIRE_OK(memory);
+    const auto pages = memory.value().pages.span();
+    kit::fill_pattern(pages, 6);
+    cuda->allocations.push_back({reinterpret_cast<std::uintptr_t>(pages.data()), pages.size()});
+    FabricOptions options = named(devices);
+    options.cuda_library = FAKE_CUDA;
+    auto holder = transport::open_verbs(options);
+    REQUIRE_OK(holder);
+    fabric::Memory gpu{pages.subspan(4096, kMiB)};
+    gpu.cuda = true;
+    auto region = holder.value()->register_memory(gpu, fabric::Access::remote_read);
+    REQUIRE_OK(region);
+    REQUIRE(cuda->exports.size() == 1);
+    auto reader = transport::open_verbs(named(devices));
+    REQUIRE_OK(reader);
+    Session session(*reader.value(), kMiB);
+    const LinkId link = reader.value()->connect({holder.value()->address(), options.incarnation});
+    REQUIRE(session.read_now(link, region.value()->key(), {0, 0, kMiB}) == ReadStatus::ok);
+    REQUIRE(kit::has_pattern(session.local(), 6, 4096));
+    // An address that the GPU does not know.
+    std::vector<std::byte> elsewhere(4096);
+    fabric::Memory unknown{elsewhere};
+    unknown.cuda = true;
+    CHECK(holder.value()->register_memory(unknown, fabric::Access::remote_read).has_error());
+}
+
+TEST_CASE("without CUDA's driver GPU memory is refused, and why") {
+    const auto devices = devices_or_skip(1);
+    if (devices.empty()) return;
+    FabricOptions options = named(devices);
+    options.cuda_library = "libcuda-that-is-not-there.so.1";
+    auto fabric = transport::open_verbs(options);
+    REQUIRE_OK(fabric);
+    std::vector<std::byte> bytes(4096);
+    fabric::Memory gpu{bytes};
+    gpu.cuda = true;
+    const auto region = fabric.value()->register_memory(gpu, fabric::Access::local);
+    REQUIRE(region.has_error());
+    CHECK(region.error().code == Code::unavailable);
+    CHECK(region.error().message.find("libcuda-that-is-not-there.so.1") != std::string::npos);
 }
 
 }  // namespace weightcast::contract

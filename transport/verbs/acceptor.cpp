@@ -16,13 +16,17 @@ namespace {
 
 constexpr std::size_t kConnectionsMax = 16384;
 constexpr int kBacklog = 1024;
+// A reader's host that is gone is noticed after so long and the retries of one probe.
+constexpr auto kProbeInterval = std::chrono::seconds(10);
 constexpr std::size_t kEventsMax = 64;
+constexpr std::uint32_t kProbeDepth = 4;
 
 // Names of descriptors in epoll; those below are connections.
 constexpr std::uint64_t kWake = std::uint64_t{1} << 63U;
 constexpr std::uint64_t kChannel = kWake + 1;
 constexpr std::uint64_t kControl = kWake + 2;
-constexpr std::uint64_t kDevices = kWake + 3;  // and one more for each rail
+constexpr std::uint64_t kProbes = kWake + 3;             // and one more for each rail
+constexpr std::uint64_t kDevices = kProbes + kRailsMax;  // and one more for each rail
 
 void set_nonblocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
 
@@ -89,8 +93,7 @@ Result<void> Acceptor::open() {
     address_.control = control_.address;
     WEIGHTCAST_CHECK(watch(epoll_.get(), control_.socket.get(), kControl));
     for (std::size_t rail = 0; rail < rails_->size(); ++rail) {
-        WEIGHTCAST_TRY(auto queue, make_queue(*(*rails_)[rail]));
-        queues_.push_back(std::move(queue));
+        WEIGHTCAST_CHECK(make_queue(rail));
         const int fd = (*rails_)[rail]->context()->async_fd;
         set_nonblocking(fd);
         WEIGHTCAST_CHECK(watch(epoll_.get(), fd, kDevices + rail));
@@ -118,16 +121,24 @@ Result<void> Acceptor::listen_by_cm(std::size_t rail) {
     return success();
 }
 
-Result<QueueHandle> Acceptor::make_queue(const Rail& rail) const {
-    QueueHandle queue(::ibv_create_cq(rail.context(), 1, nullptr, nullptr, 0));
-    if (queue) return queue;
-    return system_error(errno, "ibv_create_cq on " + rail.name());
+// One probe of each connection can be outstanding.
+Result<void> Acceptor::make_queue(std::size_t rail) {
+    const Rail& at = *(*rails_)[rail];
+    channels_.emplace_back(::ibv_create_comp_channel(at.context()));
+    if (!channels_.back()) return system_error(errno, "ibv_create_comp_channel on " + at.name());
+    const int fd = channels_.back()->fd;
+    set_nonblocking(fd);
+    const int entries = std::min(static_cast<int>(kConnectionsMax), at.completions_max());
+    queues_.emplace_back(
+        ::ibv_create_cq(at.context(), entries, nullptr, channels_.back().get(), 0));
+    if (!queues_.back()) return system_error(errno, "ibv_create_cq on " + at.name());
+    return watch(epoll_.get(), fd, kProbes + rail);
 }
 
 void Acceptor::run() {
     std::array<::epoll_event, kEventsMax> events;
     while (true) {
-        const int timeout_ms = unfinished_ > 0 ? close_late(system_clock().now()) : -1;
+        const int timeout_ms = wait_ms(system_clock().now());
         const int count = ::epoll_wait(epoll_.get(), events.data(), kEventsMax, timeout_ms);
         if (stopping_) return;
         for (int i = 0; i < count; ++i) on_descriptor(events[static_cast<std::size_t>(i)].data.u64);
@@ -135,10 +146,28 @@ void Acceptor::run() {
     }
 }
 
+// Does what is due, and gives the time until the next is. Without readers there is none.
+int Acceptor::wait_ms(TimePoint now) {
+    if (unfinished_ == 0 && connections_.empty()) {
+        next_probe_ = now + kProbeInterval;
+        return -1;
+    }
+    TimePoint next = unfinished_ > 0 ? close_late(now) : TimePoint::max();
+    if (now >= next_probe_) {
+        probe_all();
+        next_probe_ = now + kProbeInterval;
+    }
+    next = std::min(next, next_probe_);
+    return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(next - now).count());
+}
+
 void Acceptor::on_descriptor(std::uint64_t name) {
     if (name == kWake) return;
     if (name == kChannel) return on_cm_events();
     if (name == kControl) return accept_all();
+    if (name >= kProbes && name < kDevices) {
+        return on_probes(static_cast<std::size_t>(name - kProbes));
+    }
     if (name >= kDevices) return on_device_event(static_cast<std::size_t>(name - kDevices));
     on_control(name);
 }
@@ -167,7 +196,8 @@ Welcome Acceptor::welcome(Verdict verdict, const Request& request) const {
 Result<QueuePair> Acceptor::make_pair(const Request& request, PairPath& path) const {
     const Rail& rail = *(*rails_)[request.rail];
     const Welcome answer = welcome(Verdict::accepted, request);
-    WEIGHTCAST_TRY(QueuePair pair, QueuePair::create(rail, queues_[request.rail].get(), 1));
+    WEIGHTCAST_TRY(QueuePair pair,
+                   QueuePair::create(rail, queues_[request.rail].get(), kProbeDepth));
     path.mtu = static_cast<::ibv_mtu>(answer.mtu);
     path.serve_depth = answer.serve_depth;
     path.read_depth = 1;

@@ -1,5 +1,6 @@
 // The holder's side: lets readers connect, and from then on does nothing. Its thread sleeps until a
-// connection comes or goes, or a port changes; reads are answered by the device.
+// connection comes or goes, a port changes, or it is time to see whether readers are still there;
+// reads are answered by the device.
 #pragma once
 
 #include <array>
@@ -57,6 +58,7 @@ class Acceptor {
         std::array<std::byte, kRequestBytes> request{};
         std::size_t received = 0;
         TimePoint deadline{};
+        bool probed = false;  // a probe is outstanding
     };
     struct Request {
         std::size_t rail = 0;
@@ -68,8 +70,9 @@ class Acceptor {
              int port_changed);
     Result<void> open();
     Result<void> listen_by_cm(std::size_t rail);
-    Result<QueueHandle> make_queue(const Rail& rail) const;
+    Result<void> make_queue(std::size_t rail);
     void run();
+    int wait_ms(TimePoint now);
     void on_descriptor(std::uint64_t name);
 
     // Both ways (acceptor.cpp)
@@ -89,7 +92,11 @@ class Acceptor {
     void accept_all();
     void on_control(ConnectionId name);
     void on_control_request(ConnectionId name, Connection& connection);
-    int close_late(TimePoint now);
+    TimePoint close_late(TimePoint now);
+
+    // Readers whose host is gone without a word (acceptor_probe.cpp)
+    void probe_all();
+    void on_probes(std::size_t rail);
 
     // Ports (acceptor.cpp)
     void on_device_event(std::size_t rail);
@@ -102,11 +109,13 @@ class Acceptor {
     UniqueFd wake_;
     Listener control_;
     EventChannelHandle channel_;
-    std::vector<CmHandle> listeners_;  // by rail; null where it has no IP address
-    std::vector<QueueHandle> queues_;  // by rail; nothing ever completes there
+    std::vector<CmHandle> listeners_;      // by rail; null where it has no IP address
+    std::vector<ChannelHandle> channels_;  // by rail, for the completions of probes
+    std::vector<QueueHandle> queues_;      // by rail
     std::map<ConnectionId, Connection> connections_;
     std::map<LaneId, ConnectionId> lanes_;
     ConnectionId next_name_ = 1;
+    TimePoint next_probe_{};
     std::size_t unfinished_ = 0;  // out-of-band requests that are not whole
     std::atomic<std::size_t> count_{0};
     std::atomic<bool> stopping_{false};

@@ -106,8 +106,8 @@ void Acceptor::on_control_request(ConnectionId name, Connection& connection) {
     keep(name, connection, *hello);
 }
 
-// Ends requests that are not whole in time. Gives the milliseconds until the next one is late.
-int Acceptor::close_late(TimePoint now) {
+// Ends requests that are not whole in time. Gives the time when the next one is late.
+TimePoint Acceptor::close_late(TimePoint now) {
     std::vector<ConnectionId> late;
     TimePoint next = now + kRequestMax;
     for (const auto& [name, connection] : connections_) {
@@ -119,7 +119,7 @@ int Acceptor::close_late(TimePoint now) {
         }
     }
     for (const ConnectionId name : late) drop(name);
-    return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(next - now).count());
+    return next;
 }
 
 }  // namespace weightcast::transport::verbs

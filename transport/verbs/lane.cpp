@@ -17,7 +17,7 @@ using fabric::ReadStatus;
 
 constexpr std::uint64_t kPieceBytesMin = 256U << 10U;
 constexpr std::uint64_t kPieceBytesMax = 1U << 20U;
-constexpr std::uint64_t kWindowBytesMin = 4U << 20U;
+constexpr std::uint64_t kWindowBytesMin = 1U << 20U;
 constexpr double kPieceSeconds = 20e-6;
 constexpr double kWindowSeconds = 500e-6;
 // A completion is asked for at least this often.

@@ -87,7 +87,7 @@ void Link::on_ready(std::uint32_t index, TimePoint now) {
     if (was_connecting && lane.state() == Lane::State::ready) {
         progress_ = now;
         const RailChoice& rail = lane.rail().choice();
-        log(LogLevel::debug, "verbs: connected to {} from {}, {}, {} reads deep", peer_.address,
+        log(LogLevel::info, "verbs: connected to {} from {}, {}, {} reads deep", peer_.address,
             rail.name(), shared_.options.out_of_band ? "out of band" : "by librdmacm",
             lane.connector()->read_depth());
     }

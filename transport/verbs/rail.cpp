@@ -211,6 +211,11 @@ Result<std::unique_ptr<Rail>> Rail::open(const RailChoice& choice) {
     if (::ibv_query_port(rail->context(), choice.port.number, &port) != 0) {
         return call_error(choice, "ibv_query_port");
     }
+    ::ibv_device_attr device{};
+    if (::ibv_query_device(rail->context(), &device) != 0) {
+        return call_error(choice, "ibv_query_device");
+    }
+    rail->completions_max_ = device.max_cqe;
     rail->mtu_ = port.active_mtu;
     rail->message_bytes_max_ = port.max_msg_sz;
     rail->domain_.reset(::ibv_alloc_pd(rail->context()));

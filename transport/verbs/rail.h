@@ -56,6 +56,7 @@ class Rail {
     ::ibv_pd* domain() const { return domain_.get(); }
     ::ibv_mtu mtu() const { return mtu_; }
     std::uint64_t message_bytes_max() const { return message_bytes_max_; }
+    int completions_max() const { return completions_max_; }  // of one completion queue
 
     // False while the port is known to be down. Thread-safe.
     std::atomic<bool> up{true};
@@ -68,6 +69,7 @@ class Rail {
     DomainHandle domain_;
     ::ibv_mtu mtu_ = IBV_MTU_1024;
     std::uint64_t message_bytes_max_ = 0;
+    int completions_max_ = 0;
 };
 
 }  // namespace weightcast::transport::verbs

@@ -250,7 +250,7 @@ Result<void> RegistrationTable::register_file(Registration& registration) {
 Result<const CudaDriver*> RegistrationTable::cuda() {
     const std::lock_guard lock(mutex_);
     if (!cuda_) {
-        WEIGHTCAST_TRY(cuda_, CudaDriver::load());
+        WEIGHTCAST_TRY(cuda_, CudaDriver::load(cuda_library_));
     }
     return static_cast<const CudaDriver*>(cuda_.get());
 }
@@ -264,6 +264,7 @@ Result<void> RegistrationTable::register_cuda(Registration& registration, Access
     std::string refusal;
     Regions regions(rails_->size());
     const auto dmabuf = driver->export_dmabuf(bytes);
+    if (!dmabuf && dmabuf.error().code == Code::invalid_input) return dmabuf.error();
     if (!dmabuf) refusal = dmabuf.error().message;
     for (std::size_t rail = 0; dmabuf && rail < regions.size(); ++rail) {
         const Dmabuf& buffer = dmabuf.value();

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/mapping.h"
@@ -59,8 +60,11 @@ class RegistrationTable {
   public:
     // `rails` are shared, because a region may outlive its fabric. Memory is registered in slices
     // of at least `slice_bytes`, a power of two, at the same time.
-    RegistrationTable(std::shared_ptr<const Rails> rails, std::uint64_t slice_bytes)
-        : rails_(std::move(rails)), slice_bytes_(slice_bytes) {}
+    RegistrationTable(std::shared_ptr<const Rails> rails, std::uint64_t slice_bytes,
+                      std::string cuda_library)
+        : rails_(std::move(rails)),
+          slice_bytes_(slice_bytes),
+          cuda_library_(std::move(cuda_library)) {}
 
     // For one region; take() and give_back() go in pairs.
     // Errors: no_space (with the amount, the limit and how to raise it), invalid_input, io.
@@ -84,6 +88,7 @@ class RegistrationTable {
 
     const std::shared_ptr<const Rails> rails_;
     const std::uint64_t slice_bytes_;
+    const std::string cuda_library_;
     std::mutex mutex_;
     std::vector<std::shared_ptr<Registration>> live_;
     std::unique_ptr<CudaDriver> cuda_;

@@ -95,7 +95,8 @@ Result<void> VerbsFabric::open_rails() {
         rails_->push_back(std::move(rail).value());
     }
     if (rails_->empty()) return Error{Code::unavailable, 0, "no RDMA port could be opened"};
-    registrations_ = std::make_shared<RegistrationTable>(rails_, options_.slice_bytes);
+    registrations_ =
+        std::make_shared<RegistrationTable>(rails_, options_.slice_bytes, options_.cuda_library);
     return success();
 }
 
