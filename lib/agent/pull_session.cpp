@@ -229,7 +229,7 @@ void PullSession::op_completed(std::uint32_t index) {
         if (op.status != fabric::ReadStatus::cancelled) {
             const Holder& holder = holders_[op.holder];
             const auto& fabric = *parts_.io.fabrics()[holder.fabric];
-            const std::string reason = fabric.link_error(holder.link);
+            const std::string reason = fabric.link_error(op.page ? holder.page_link : holder.link);
             lose_holder(op.holder, fmt::format("{}{}{}", to_string(op.status),
                                                reason.empty() ? "" : ": ", reason));
         }

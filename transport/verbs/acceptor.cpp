@@ -201,6 +201,7 @@ Result<QueuePair> Acceptor::make_pair(const Request& request, PairPath& path) co
     path.mtu = static_cast<::ibv_mtu>(answer.mtu);
     path.serve_depth = answer.serve_depth;
     path.read_depth = 1;
+    path.retries = kProbeRetries;
     WEIGHTCAST_CHECK(pair.to_init(path));
     WEIGHTCAST_CHECK(pair.to_ready_to_receive(path));
     WEIGHTCAST_CHECK(pair.to_ready_to_send(path));
@@ -209,7 +210,7 @@ Result<QueuePair> Acceptor::make_pair(const Request& request, PairPath& path) co
 
 void Acceptor::keep(ConnectionId name, Connection& connection, const Hello& hello) {
     connection.lane = LaneId{hello.reader, hello.lane};
-    connection.generation = hello.generation;
+    connection.probe_key = hello.probe_key;
     const auto [former, is_new] = lanes_.try_emplace(*connection.lane, name);
     if (is_new) return;
     const ConnectionId older = std::exchange(former->second, name);

@@ -53,7 +53,7 @@ class Acceptor {
         UniqueFd socket;  // or out of band
         QueuePair pair;   // none until the request is accepted
         std::optional<LaneId> lane;
-        std::uint32_t generation = 0;
+        std::uint32_t probe_key = 0;
         // Out of band: the request so far, and when it must be whole.
         std::array<std::byte, kRequestBytes> request{};
         std::size_t received = 0;

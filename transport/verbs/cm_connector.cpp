@@ -33,7 +33,8 @@ class CmConnector final : public Connector {
         }
         id_.reset(id);
         std::uint8_t traffic_class = options_.traffic_class;
-        std::uint8_t ack_timeout = kAckTimeout;
+        const Retries retries = retries_of(pair_.rail().choice());
+        std::uint8_t ack_timeout = retries.ack_timeout;
         ::rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, &traffic_class, 1);
         // Also for the holder's side, which takes it from the request.
         ::rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &ack_timeout, 1);
@@ -127,7 +128,7 @@ class CmConnector final : public Connector {
         request.private_data_len = hello.size();
         request.initiator_depth = static_cast<std::uint8_t>(pair_.rail().choice().read_depth);
         request.responder_resources = 1;
-        request.retry_count = kRetries;
+        request.retry_count = retries_of(pair_.rail().choice()).count;
         request.rnr_retry_count = kReceiverNotReadyRetries;
         request.qp_num = pair_.number();
         if (::rdma_connect(id_.get(), &request) != 0) fail_call("rdma_connect");

@@ -16,6 +16,7 @@ void Connector::fail(fabric::ReadStatus status, std::string error) {
 bool Connector::accept(const Welcome& welcome) {
     if (welcome.verdict == Verdict::accepted) {
         path_.mtu = static_cast<::ibv_mtu>(std::min(welcome.mtu, hello_.mtu));
+        path_.retries = retries_of(pair_.rail().choice());
         path_.read_depth = std::clamp<std::uint8_t>(path_.read_depth, 1, welcome.serve_depth);
         return true;
     }

@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <utility>
 
@@ -15,11 +14,6 @@ namespace {
 
 using fabric::ReadStatus;
 
-constexpr std::uint64_t kPieceBytesMin = 256U << 10U;
-constexpr std::uint64_t kPieceBytesMax = 1U << 20U;
-constexpr std::uint64_t kWindowBytesMin = 1U << 20U;
-constexpr double kPieceSeconds = 20e-6;
-constexpr double kWindowSeconds = 500e-6;
 // A completion is asked for at least this often.
 constexpr std::uint64_t kSignalBytes = 256U << 10U;
 constexpr std::uint32_t kSignalPieces = 16;
@@ -29,19 +23,12 @@ constexpr int kPollBatch = 16;
 
 }  // namespace
 
-LaneLimits LaneLimits::of(const Rail& rail) {
-    const auto rate = static_cast<double>(rail.choice().port.rate);
-    LaneLimits limits;
-    const auto piece = std::bit_ceil(static_cast<std::uint64_t>(rate * kPieceSeconds) | 1U);
-    limits.piece_bytes_max = static_cast<std::uint32_t>(
-        std::min(std::clamp(piece, kPieceBytesMin, kPieceBytesMax), rail.message_bytes_max()));
-    limits.window_bytes =
-        std::max(kWindowBytesMin, static_cast<std::uint64_t>(rate * kWindowSeconds));
-    return limits;
-}
-
 Lane::Lane(const Rail& rail, Place place, PieceSink& sink)
-    : rail_(rail), place_(place), sink_(sink), limits_(LaneLimits::of(rail)), ring_(kDepth) {}
+    : rail_(rail),
+      place_(place),
+      sink_(sink),
+      window_(rail.choice(), rail.message_bytes_max()),
+      ring_(kDepth) {}
 
 Lane::~Lane() { WEIGHTCAST_ASSERT(head_ == tail_); }
 
@@ -70,6 +57,7 @@ void Lane::open(const Target& target, ::ibv_comp_channel* channel, TimePoint now
     hello.reader = target.reader;
     hello.lane = place_.number;
     hello.generation = ++generation_;
+    hello.probe_key = rail_.probe_key();
     connector_ = target.cm ? connect_by_cm(pair_, hello, *target.cm, target.options)
                            : connect_out_of_band(pair_, hello, *target.control, target.options);
     state_ = State::connecting;
@@ -97,7 +85,7 @@ void Lane::on_ready(TimePoint now) {
 
 std::uint64_t Lane::room() const {
     if (state_ != State::ready || outstanding() >= pieces_max_) return 0;
-    return limits_.window_bytes - std::min(limits_.window_bytes, outstanding_bytes_);
+    return window_.bytes() - std::min(window_.bytes(), outstanding_bytes_);
 }
 
 void Lane::stage(const Piece& piece, const PieceAddresses& addresses) {
@@ -117,6 +105,7 @@ void Lane::stage(const Piece& piece, const PieceAddresses& addresses) {
     ++staged_;
     ring_[tail_++ % kDepth] = piece;
     outstanding_bytes_ += piece.bytes;
+    if (outstanding_bytes_ >= window_.bytes()) window_.on_full();
     unsignalled_bytes_ += piece.bytes;
     if (++unsignalled_ >= kSignalPieces || unsignalled_bytes_ >= kSignalBytes) {
         request.send_flags = IBV_SEND_SIGNALED;
@@ -127,7 +116,10 @@ void Lane::stage(const Piece& piece, const PieceAddresses& addresses) {
 
 void Lane::post(TimePoint now) {
     if (staged_ == 0) return;
-    if (tail_ - head_ == staged_) progress_ = now;
+    if (tail_ - head_ == staged_) {
+        progress_ = now;
+        window_.restart(now);
+    }
     // Each batch ends with a completion, so that none is waited for in vain.
     requests_[staged_ - 1].send_flags = IBV_SEND_SIGNALED;
     unsignalled_ = 0;
@@ -156,6 +148,7 @@ void Lane::arm() {
 std::size_t Lane::poll(TimePoint now) {
     if (!queue_) return 0;
     const std::uint64_t before = head_;
+    const std::uint64_t bytes_before = outstanding_bytes_;
     std::array<::ibv_wc, kPollBatch> completions;
     int count = kPollBatch;
     while (count == kPollBatch && head_ != tail_) {
@@ -163,15 +156,17 @@ std::size_t Lane::poll(TimePoint now) {
         for (int i = 0; i < count; ++i) settle(completions[static_cast<std::size_t>(i)], now);
     }
     const std::uint64_t settled = head_ - before;
+    if (settled > 0) window_.on_settled(bytes_before - outstanding_bytes_, now);
     if (state_ == State::draining && head_ == tail_) close();
     return settled;
 }
 
-// Completions come in order, and one that failed always comes: what was not signalled before this
-// one has succeeded.
+// Completions come in order, so what was not signalled before one that succeeded has succeeded too.
+// Before one that failed that would be so as well, but drivers differ: it is read once more.
 void Lane::settle(const ::ibv_wc& completion, TimePoint now) {
     if (completion.wr_id < head_ || completion.wr_id >= tail_) return;
-    while (head_ < completion.wr_id) pop(PieceOutcome::ok);
+    const bool succeeded = completion.status == IBV_WC_SUCCESS;
+    while (head_ < completion.wr_id) pop(succeeded ? PieceOutcome::ok : PieceOutcome::again);
     progress_ = now;
     PieceOutcome outcome = PieceOutcome::again;
     switch (completion.status) {

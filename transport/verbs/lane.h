@@ -44,13 +44,34 @@ class PieceSink {
     virtual void on_piece(const Piece& piece, PieceOutcome outcome) = 0;
 };
 
-// Sizes that fit a port: a piece keeps it busy for some 20 us, so that the requests cost little,
-// and the window for much longer than a round trip and a turn of the thread take.
-struct LaneLimits {
-    std::uint32_t piece_bytes_max = 0;
-    std::uint64_t window_bytes = 0;
+// How much a lane keeps outstanding, and in how large pieces. A port's rate sets the most: a piece
+// keeps it busy for some 20 us, so that the requests cost little, and the window for much longer
+// than a round trip and a turn of the thread take. What the lane is seen to get of that rate, when
+// it shares the ports with others, sets less: what waits at the holder for long is sent again by
+// the devices' retries, and comes too late to be read elsewhere. Pure.
+class LaneWindow {
+  public:
+    explicit LaneWindow(const RailChoice& choice, std::uint64_t message_bytes_max);
 
-    static LaneLimits of(const Rail& rail);
+    std::uint64_t bytes() const { return bytes_; }
+    std::uint32_t piece_bytes() const { return piece_bytes_; }
+    // The lane was idle until now.
+    void restart(TimePoint now);
+    // The lane has as much outstanding as the window takes. Only what is settled at such times
+    // tells how fast it is.
+    void on_full() { was_full_ = true; }
+    void on_settled(std::uint64_t bytes, TimePoint now);
+
+  private:
+    void set(double bytes);
+
+    const std::uint64_t bytes_max_;
+    const std::uint64_t piece_bytes_max_;
+    std::uint64_t bytes_ = 0;
+    std::uint32_t piece_bytes_ = 0;
+    TimePoint period_start_{};
+    std::uint64_t period_bytes_ = 0;
+    bool was_full_ = false;
 };
 
 // Why a lane went down.
@@ -96,7 +117,7 @@ class Lane {
     const LaneFailure& failure() const { return failure_; }
     const Place& place() const { return place_; }
     const Rail& rail() const { return rail_; }
-    const LaneLimits& limits() const { return limits_; }
+    std::uint32_t piece_bytes() const { return window_.piece_bytes(); }
     const Connector* connector() const { return connector_.get(); }
 
     // The connector's descriptor is ready.
@@ -134,7 +155,7 @@ class Lane {
     const Rail& rail_;
     const Place place_;
     PieceSink& sink_;
-    const LaneLimits limits_;
+    LaneWindow window_;
     State state_ = State::down;
     std::uint32_t generation_ = 0;
     LaneFailure failure_;

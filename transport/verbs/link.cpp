@@ -159,7 +159,7 @@ bool Link::next_piece(const Lane& lane, Piece& piece) {
         }
         const std::uint64_t left = operation.bytes - operation.handed_out;
         const std::uint64_t bytes = std::min<std::uint64_t>(
-            {left, lane.limits().piece_bytes_max,
+            {left, lane.piece_bytes(),
              operation.key.slice_left(operation.remote_offset + operation.handed_out),
              operation.local->slice_left(operation.local_offset + operation.handed_out)});
         piece = {index, static_cast<std::uint32_t>(bytes), operation.handed_out};

@@ -70,8 +70,8 @@ Result<void> QueuePair::to_ready_to_receive(const PairPath& path) {
 Result<void> QueuePair::to_ready_to_send(const PairPath& path) {
     ::ibv_qp_attr attributes{};
     attributes.qp_state = IBV_QPS_RTS;
-    attributes.timeout = kAckTimeout;
-    attributes.retry_cnt = kRetries;
+    attributes.timeout = path.retries.ack_timeout;
+    attributes.retry_cnt = path.retries.count;
     attributes.rnr_retry = kReceiverNotReadyRetries;
     attributes.sq_psn = path.own_packet;
     attributes.max_rd_atomic = path.read_depth;

@@ -10,10 +10,20 @@
 
 namespace weightcast::transport::verbs {
 
-// A dead peer is known after about (retries + 1) * 4.096 us * 2^timeout = 0.47 s. Seven retries are
-// without end for some drivers.
-inline constexpr std::uint8_t kAckTimeout = 14;
-inline constexpr std::uint8_t kRetries = 6;
+// How long a peer may take to answer: (count + 1) * 4.096 us * 2^ack_timeout until it is given up.
+struct Retries {
+    std::uint8_t ack_timeout = 0;
+    std::uint8_t count = 0;  // seven is without end for some drivers
+};
+// 0.47 s with hardware. A software device answers when its host's processors have time for it, and
+// rdma_rxe of Linux 6.1 breaks a queue pair that asks again too early: 0.8 s.
+inline constexpr Retries kHardwareRetries{14, 6};
+inline constexpr Retries kSoftwareRetries{16, 2};
+// For a holder that asks whether a reader is there: 7.5 s, since nobody waits for it.
+inline constexpr Retries kProbeRetries{18, 6};
+inline Retries retries_of(const RailChoice& choice) {
+    return choice.software ? kSoftwareRetries : kHardwareRetries;
+}
 inline constexpr std::uint8_t kReceiverNotReadyRetries = 3;
 
 // All that connecting to a peer's queue pair takes.
@@ -26,6 +36,7 @@ struct PairPath {
     std::uint32_t own_packet = 0;   // the first that we send
     std::uint8_t read_depth = 1;    // READs that we have outstanding at a time
     std::uint8_t serve_depth = 1;   // READs of the peer that we answer at a time
+    Retries retries = kHardwareRetries;
 };
 
 class QueuePair {

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -15,6 +16,8 @@
 
 namespace weightcast::transport::verbs {
 namespace {
+
+constexpr std::size_t kProbePageBytes = 4096;
 
 using InterfaceList = std::unique_ptr<::ifaddrs, Freer<::freeifaddrs>>;
 
@@ -220,6 +223,15 @@ Result<std::unique_ptr<Rail>> Rail::open(const RailChoice& choice) {
     rail->message_bytes_max_ = port.max_msg_sz;
     rail->domain_.reset(::ibv_alloc_pd(rail->context()));
     if (!rail->domain_) return call_error(choice, "ibv_alloc_pd");
+    void* page = ::mmap(nullptr, kProbePageBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return call_error(choice, "mmap");
+    rail->probe_page_ = Mapping(page, kProbePageBytes);
+    rail->probe_region_.reset(
+        ::ibv_reg_mr_iova2(rail->domain(), page, kProbePageBytes, 0,
+                           static_cast<unsigned>(IBV_ACCESS_LOCAL_WRITE) |
+                               static_cast<unsigned>(IBV_ACCESS_REMOTE_READ)));
+    if (!rail->probe_region_) return call_error(choice, "ibv_reg_mr of a page");
     return rail;
 }
 

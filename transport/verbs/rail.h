@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/mapping.h"
 #include "base/socket.h"
 #include "transport/verbs/device.h"
 #include "transport/verbs/handles.h"
@@ -56,6 +57,11 @@ class Rail {
     ::ibv_pd* domain() const { return domain_.get(); }
     ::ibv_mtu mtu() const { return mtu_; }
     std::uint64_t message_bytes_max() const { return message_bytes_max_; }
+    // A page of no meaning, at address 0 for the device: its first bytes are there for the peers'
+    // probes, our own probes bring theirs to kProbeLanding.
+    static constexpr std::uint64_t kProbeLanding = 2048;
+    std::uint32_t probe_key() const { return probe_region_->rkey; }
+    std::uint32_t probe_local_key() const { return probe_region_->lkey; }
     int completions_max() const { return completions_max_; }  // of one completion queue
 
     // False while the port is known to be down. Thread-safe.
@@ -67,6 +73,8 @@ class Rail {
     const RailChoice choice_;
     ContextHandle context_;
     DomainHandle domain_;
+    Mapping probe_page_;
+    RegionHandle probe_region_;
     ::ibv_mtu mtu_ = IBV_MTU_1024;
     std::uint64_t message_bytes_max_ = 0;
     int completions_max_ = 0;

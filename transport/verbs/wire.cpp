@@ -96,6 +96,7 @@ void encode(const Hello& hello, std::span<std::byte, kHelloBytes> out) {
     writer.put(std::span(hello.reader));
     writer.put(hello.lane);
     writer.put(hello.generation);
+    writer.put(hello.probe_key);
 }
 
 std::optional<Hello> decode_hello(std::span<const std::byte> bytes) {
@@ -110,6 +111,7 @@ std::optional<Hello> decode_hello(std::span<const std::byte> bytes) {
     reader.get(hello.reader);
     hello.lane = reader.get<std::uint32_t>();
     hello.generation = reader.get<std::uint32_t>();
+    hello.probe_key = reader.get<std::uint32_t>();
     if (hello.protocol == kProtocolVersion && !is_mtu(hello.mtu)) return std::nullopt;
     return hello;
 }

@@ -19,7 +19,7 @@ namespace weightcast::transport::verbs {
 
 inline constexpr std::uint16_t kProtocolVersion = 1;
 inline constexpr std::size_t kRailsMax = 8;
-inline constexpr std::size_t kHelloBytes = 48;  // librdmacm carries up to 56
+inline constexpr std::size_t kHelloBytes = 52;  // librdmacm carries up to 56
 inline constexpr std::size_t kWelcomeBytes = 28;
 inline constexpr std::size_t kPairAddressBytes = 28;
 inline constexpr std::uint32_t kPairNumberMax = 0xFFFFFF;  // of queue pairs and packets: 24 bits
@@ -33,6 +33,7 @@ struct Hello {
     fabric::Incarnation reader{};    // of the reader
     std::uint32_t lane = 0;          // of the reader: which of its connections this is
     std::uint32_t generation = 0;    // of the lane: a newer connection replaces an older one
+    std::uint32_t probe_key = 0;     // of 8 bytes at address 0 that the holder may READ
     bool operator==(const Hello&) const = default;
 };
 

@@ -38,6 +38,7 @@ Hello sample_hello() {
     hello.reader = filled(0xBB);
     hello.lane = 0x01020304;
     hello.generation = 7;
+    hello.probe_key = 0x0A0B0C0D;
     return hello;
 }
 
@@ -68,7 +69,8 @@ TEST_CASE("a hello has the bytes of its description") {
           "05" +
               repeat("aa", 16) + repeat("bb", 16) +
               "04030201"
-              "07000000");
+              "07000000"
+              "0d0c0b0a");
     CHECK(decode_hello(bytes) == sample_hello());
     // librdmacm pads private data with zeros.
     std::vector<std::byte> padded(bytes.begin(), bytes.end());
