@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 #include "base/log.h"
@@ -108,7 +109,7 @@ Result<void> Acceptor::listen_by_cm(std::size_t rail) {
         return system_error(Code::unavailable, errno, fmt::format("{} on {}", call, at.name()));
     };
     ::rdma_cm_id* id = nullptr;
-    void* context = reinterpret_cast<void*>(kListeners + rail);
+    void* context = std::bit_cast<void*>(kListeners + rail);
     if (::rdma_create_id(channel_.get(), &id, context, RDMA_PS_TCP) != 0) {
         return failed("rdma_create_id");
     }

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <array>
+#include <bit>
 #include <cerrno>
 
 #include "base/log.h"
@@ -73,7 +74,7 @@ void Acceptor::on_connect_request(CmHandle id, std::size_t rail, std::optional<H
     parameters.rnr_retry_count = kReceiverNotReadyRetries;
     parameters.qp_num = pair.value().number();
     const ConnectionId name = next_name_++;
-    id->context = reinterpret_cast<void*>(name);
+    id->context = std::bit_cast<void*>(name);
     if (::rdma_accept(id.get(), &parameters) != 0) {
         log(LogLevel::info, "verbs: a reader is refused: {}",
             system_error(errno, "rdma_accept").message);

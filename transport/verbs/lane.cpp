@@ -83,9 +83,10 @@ void Lane::on_ready(TimePoint now) {
     }
 }
 
-std::uint64_t Lane::room() const {
+double Lane::room() const {
     if (state_ != State::ready || outstanding() >= pieces_max_) return 0;
-    return window_.bytes() - std::min(window_.bytes(), outstanding_bytes_);
+    const std::uint64_t used = std::min(window_.bytes(), outstanding_bytes_);
+    return 1 - static_cast<double>(used) / static_cast<double>(window_.bytes());
 }
 
 void Lane::stage(const Piece& piece, const PieceAddresses& addresses) {

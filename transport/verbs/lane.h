@@ -122,8 +122,9 @@ class Lane {
 
     // The connector's descriptor is ready.
     void on_ready(TimePoint now);
-    // Bytes that the window takes now.
-    std::uint64_t room() const;
+    // The part of the window that is free, 0 to 1: lanes that are filled to the same part are done
+    // at about the same time.
+    double room() const;
     // REQUIRES: room() > 0
     void stage(const Piece& piece, const PieceAddresses& addresses);
     // Posts what was staged, with one doorbell.

@@ -123,9 +123,9 @@ bool Link::is_denied(const KeyView& key) const {
 
 Lane* Link::roomiest() {
     Lane* best = nullptr;
-    std::uint64_t most = 0;
+    double most = 0;
     for (const auto& lane : lanes_) {
-        const std::uint64_t room = lane->room();
+        const double room = lane->room();
         if (room <= most) continue;
         most = room;
         best = lane.get();

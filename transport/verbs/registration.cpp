@@ -42,7 +42,7 @@ void populate(std::span<std::byte> bytes, bool to_write) {
     const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(bytes.data()) + bytes.size();
     parallel_for((end - first + kPopulatePiece - 1) / kPopulatePiece, [&](std::size_t i) {
         const std::uintptr_t at = first + i * kPopulatePiece;
-        ::madvise(reinterpret_cast<void*>(at), std::min<std::size_t>(kPopulatePiece, end - at),
+        ::madvise(std::bit_cast<void*>(at), std::min<std::size_t>(kPopulatePiece, end - at),
                   to_write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
     });
 #endif
@@ -126,7 +126,8 @@ std::shared_ptr<Registration> RegistrationTable::find(const Memory& memory, Acce
     return nullptr;
 }
 
-void RegistrationTable::give_back(std::shared_ptr<Registration> registration, Access access) {
+void RegistrationTable::give_back(const std::shared_ptr<Registration>& registration,
+                                  Access access) {
     // Unpinned after the lock, since that takes time.
     Regions gone;
     const std::lock_guard lock(mutex_);
@@ -185,7 +186,7 @@ Result<RegistrationTable::Regions> RegistrationTable::register_slices(
         const std::uint64_t address = registration.address_ + offset;
         // What the macro ibv_reg_mr() calls when it is given optional flags.
         regions[i].reset(::ibv_reg_mr_iova2((*rails_)[i % rails]->domain(),
-                                            reinterpret_cast<void*>(address),
+                                            std::bit_cast<void*>(address),
                                             std::min<std::uint64_t>(slice_bytes, bytes - offset),
                                             address, static_cast<unsigned>(access)));
         if (!regions[i]) failures[i] = errno;

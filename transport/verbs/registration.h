@@ -71,7 +71,7 @@ class RegistrationTable {
     Result<std::shared_ptr<Registration>> take(const fabric::Memory& memory, fabric::Access access);
     // With the last region that offered the range its remote keys are gone, at once, even if reads
     // into it are still running: these go on with local keys.
-    void give_back(std::shared_ptr<Registration> registration, fabric::Access access);
+    void give_back(const std::shared_ptr<Registration>& registration, fabric::Access access);
 
   private:
     using Regions = Registration::Regions;
@@ -103,7 +103,7 @@ class VerbsRegion final : public fabric::Region {
           registration_(std::move(registration)),
           bytes_(memory.bytes),
           access_(access) {}
-    ~VerbsRegion() override { table_->give_back(std::move(registration_), access_); }
+    ~VerbsRegion() override { table_->give_back(registration_, access_); }
     std::span<std::byte> bytes() const override { return bytes_; }
     fabric::RegionKey key() const override;
 
