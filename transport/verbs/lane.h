@@ -44,11 +44,11 @@ class PieceSink {
     virtual void on_piece(const Piece& piece, PieceOutcome outcome) = 0;
 };
 
-// How much a lane keeps outstanding, and in how large pieces. A port's rate sets the most: a piece
-// keeps it busy for some 20 us, so that the requests cost little, and the window for much longer
-// than a round trip and a turn of the thread take. What the lane is seen to get of that rate, when
-// it shares the ports with others, sets less: what waits at the holder for long is sent again by
-// the devices' retries, and comes too late to be read elsewhere. Pure.
+// How much a lane keeps outstanding, and in how large pieces. A port's rate sets the most: 500 us
+// of it, much longer than a round trip and a turn of the thread take, in pieces of 1 MiB, which
+// cost few requests. What the lane is seen to get of that rate, when it shares the ports with
+// others, sets less: what waits at the holder for long is sent again by the devices' retries, and
+// comes too late to be read elsewhere. Pure.
 class LaneWindow {
   public:
     explicit LaneWindow(const RailChoice& choice, std::uint64_t message_bytes_max);

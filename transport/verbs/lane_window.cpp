@@ -7,23 +7,15 @@ namespace weightcast::transport::verbs {
 namespace {
 
 constexpr std::uint64_t kPieceBytesMin = 16U << 10U;
-constexpr std::uint64_t kFastPieceBytesMin = 256U << 10U;
-constexpr std::uint64_t kFastPieceBytesMax = 1U << 20U;
+constexpr std::uint64_t kPieceBytesMax = 1U << 20U;
 constexpr std::uint64_t kFastWindowBytesMin = 4U << 20U;
-constexpr double kPieceSeconds = 20e-6;
 constexpr double kWindowSeconds = 500e-6;
 // Before anything is known.
-constexpr std::uint64_t kFirstWindowBytes = 1U << 20U;
+constexpr std::uint64_t kFirstWindowBytes = 2U << 20U;
 // What is outstanding is to be done within less than one of the devices' retries takes.
 constexpr double kQueueSeconds = 40e-3;
 constexpr auto kPeriod = std::chrono::milliseconds(10);
-constexpr std::uint64_t kPiecesPerWindow = 4;
-
-std::uint64_t fast_piece(const RailChoice& choice, std::uint64_t message_bytes_max) {
-    const auto rate = static_cast<double>(choice.port.rate);
-    const auto piece = std::bit_ceil(static_cast<std::uint64_t>(rate * kPieceSeconds) | 1U);
-    return std::min(std::clamp(piece, kFastPieceBytesMin, kFastPieceBytesMax), message_bytes_max);
-}
+constexpr std::uint64_t kPiecesPerWindow = 2;
 
 }  // namespace
 
@@ -31,7 +23,7 @@ LaneWindow::LaneWindow(const RailChoice& choice, std::uint64_t message_bytes_max
     : bytes_max_(std::max(
           kFastWindowBytesMin,
           static_cast<std::uint64_t>(static_cast<double>(choice.port.rate) * kWindowSeconds))),
-      piece_bytes_max_(fast_piece(choice, message_bytes_max)) {
+      piece_bytes_max_(std::min(kPieceBytesMax, message_bytes_max)) {
     set(kFirstWindowBytes);
 }
 
