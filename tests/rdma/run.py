@@ -20,7 +20,7 @@ DEVICES = 8
 SECONDS_MAX = 3000
 CANNOT = 77  # tests/rdma/vm: there is no guest here
 SITES = ("verbs", "verbs-out-of-band", "verbs-rails")
-REDUCED = ("test_pull", "test_relay")
+REDUCED = ("test_pull",)
 
 
 def programs(build: pathlib.Path):

@@ -98,6 +98,7 @@ def main() -> int:
         os.environ["WEIGHTCAST_BIN"] = str(options.bin.resolve())
     signal.signal(signal.SIGTERM, stop)
     folder = str(options.tests.resolve())
+    sys.path.insert(0, folder)  # Before this script's, whose files may have the same names.
     tests = list(flatten(unittest.TestLoader().discover(folder, "test_*.py", folder)))
     if options.names:
         tests = [test for test in tests if any(name in test.id() for name in options.names)]
