@@ -76,6 +76,12 @@ struct Read {
     std::uint64_t local_offset = 0;
     std::uint64_t bytes = 0;  // > 0
     ReadTag tag;
+    // Not empty: the key of another region of the same peer. The holder starts the read once bit
+    // `gate_bit` of that region is set: a read of what the holder has not got yet. Bit i is bit
+    // i % 8 of byte i / 8. Reads behind it on the link do not wait for it.
+    // REQUIRES: Fabric::can_wait()
+    std::span<const std::byte> gate = {};
+    std::uint64_t gate_bit = 0;
 };
 
 // Exactly one comes for each submitted Read, in any order. Unless `ok`, the local bytes are
@@ -122,6 +128,11 @@ class Fabric {
 
     // Starts reads. Never blocks, never fails: errors come as completions.
     virtual void submit(std::span<const Read> reads) = 0;
+    // Whether reads may have a gate. A read that waits for its gate makes no progress, which is no
+    // failure as long as its holder says that it is there.
+    virtual bool can_wait() const { return false; }
+    // Bits of a region were set that peers' reads may wait for. Cheap, thread-safe.
+    virtual void gates_opened() {}
     // Makes progress; writes up to completions.size() completions and returns how many. Never
     // blocks.
     virtual std::size_t poll(std::span<Completion> completions) = 0;

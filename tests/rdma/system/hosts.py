@@ -13,11 +13,6 @@ from kit import MB, Program, SystemTest, poll
 
 NET = pathlib.Path("/sys/class/net")
 RDMA = pathlib.Path("/sys/class/infiniband")
-# RoCE is made for networks that drop nothing. The packets between two interfaces wait in a queue
-# that holds 1000 of them, as many as one window of reads. When rdma_rxe cannot queue an answer
-# (Linux 6.1), it may complete the read as if it had succeeded, without its bytes.
-BACKLOG = pathlib.Path("/proc/sys/net/core/netdev_max_backlog")
-BACKLOG_PACKETS = 100_000
 # For a reader that has to wait for a program's start: seconds, where the processor is emulated.
 PATIENT = ("--no-holder-ms-max", 120_000)
 
@@ -104,7 +99,6 @@ class HostsTest(SystemTest):
         self.hosts = [Host(number) for number in range(self.HOSTS)]
         if not all(host.exists() for host in self.hosts):
             self.skipTest(f"needs the guest of tests/rdma/vm with {self.HOSTS} devices")
-        BACKLOG.write_text(str(BACKLOG_PACKETS))
         for host in self.hosts:
             self.addCleanup(host.restore)
 
