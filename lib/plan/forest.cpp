@@ -1,0 +1,306 @@
+// Members, their room and what changes when they come and go. The search: forest_search.cpp.
+#include "plan/forest.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/assert.h"
+
+namespace weightcast::plan {
+namespace {
+
+// Slots of a port of `rate` where a reader fills `stripes` of them at `unit`; both in bytes/s.
+std::uint32_t slots_at(double rate, double unit, std::uint32_t stripes) {
+    if (rate <= 0 || unit <= 0) return stripes;
+    // A port a little below the others is as good as they are.
+    const double slots = std::floor(stripes * rate / unit + 0.1);
+    return static_cast<std::uint32_t>(std::min(slots, 1e6));
+}
+
+}  // namespace
+
+Forest::Forest(const ForestOptions& options)
+    : options_(options),
+      rack_slots_(std::max(1U, slots_at(options.rack_rate, options.reader_rate, options.stripes))) {
+    WEIGHTCAST_ASSERT(options.stripes >= 1 && options.stripes <= kStripesMax);
+}
+
+MemberId Forest::parent(MemberId id, std::uint32_t stripe) const {
+    return node(id).parents[stripe];
+}
+
+std::uint32_t Forest::depth(MemberId id, std::uint32_t stripe) const {
+    return node(id).depths[stripe];
+}
+
+std::uint32_t Forest::slots_of(const Member& member) const {
+    if (!member.relays) return 0;
+    return slots_at(member.rate, options_.reader_rate, options_.stripes);
+}
+
+// Stripes of its own first: what is beyond them is spare.
+Forest::Offer Forest::offer_of(const Node& node, std::uint32_t stripe) const {
+    Offer offer;
+    offer.spare = node.member.complete
+                      ? node.children[stripe].size() >= std::max(1U, node.slots / stripes())
+                      : stripe != node.preferred;
+    offer.depth = node.depths[stripe];
+    offer.used = node.used;
+    offer.order = node.order;
+    offer.id = node.member.id;
+    return offer;
+}
+
+Forest::Load Forest::load_of(const Node& node) {
+    const double load = static_cast<double>(node.used) / std::max(1U, node.slots);
+    return {load, node.member.complete, node.order, node.member.id};
+}
+
+void Forest::offer(Node& node) {
+    node.offered = true;
+    if (!node.member.relays) return;
+    loads_.insert(load_of(node));
+    if (node.used >= node.slots) return;
+    Rack& rack = racks_.at(node.member.rack);
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+        rack.offers[stripe].insert(offer_of(node, stripe));
+    }
+}
+
+// Before anything changes that an offer is made of.
+void Forest::withdraw(Node& node) {
+    if (!std::exchange(node.offered, false) || !node.member.relays) return;
+    loads_.erase(load_of(node));
+    if (node.used >= node.slots) return;
+    Rack& rack = racks_.at(node.member.rack);
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+        rack.offers[stripe].erase(offer_of(node, stripe));
+    }
+}
+
+void Forest::set_depth(Node& top, std::uint32_t stripe, std::uint32_t depth) {
+    std::vector<std::pair<Node*, std::uint32_t>> todo{{&top, depth}};
+    while (!todo.empty()) {
+        const auto [node, at] = todo.back();
+        todo.pop_back();
+        if (node->depths[stripe] == at) continue;
+        withdraw(*node);
+        node->depths[stripe] = at;
+        offer(*node);
+        for (const MemberId child : node->children[stripe]) {
+            todo.emplace_back(&nodes_.at(child), at + 1);
+        }
+    }
+}
+
+std::uint32_t& Forest::used_by(Node& holder, const Node& reader) const {
+    const bool local = !holder.member.host.empty() && holder.member.host == reader.member.host;
+    return local ? holder.host_used : holder.used;
+}
+
+void Forest::attach(Node& reader, std::uint32_t stripe, MemberId parent) {
+    Node& holder = node(parent);
+    withdraw(holder);
+    holder.children[stripe].push_back(reader.member.id);
+    ++used_by(holder, reader);
+    offer(holder);
+    if (holder.member.rack != reader.member.rack) {
+        ++racks_.at(holder.member.rack).exports[stripe];
+        ++racks_.at(reader.member.rack).imports;
+    }
+    reader.parents[stripe] = parent;
+    orphans_.erase({reader.member.id, stripe});
+    set_depth(reader, stripe, holder.depths[stripe] + 1);
+}
+
+void Forest::detach(Node& reader, std::uint32_t stripe) {
+    const MemberId parent = std::exchange(reader.parents[stripe], kNobody);
+    orphans_.erase({reader.member.id, stripe});
+    if (parent == kNobody) return;
+    Node& holder = node(parent);
+    withdraw(holder);
+    std::erase(holder.children[stripe], reader.member.id);
+    --used_by(holder, reader);
+    offer(holder);
+    if (holder.member.rack != reader.member.rack) {
+        --racks_.at(holder.member.rack).exports[stripe];
+        --racks_.at(reader.member.rack).imports;
+    }
+}
+
+bool Forest::place_with_room(Node& reader, std::uint32_t stripe, std::vector<Assignment>& changes) {
+    if (reader.member.complete) return true;
+    detach(reader, stripe);
+    const MemberId parent = find_parent(reader, stripe);
+    if (parent == kNobody) return false;
+    attach(reader, stripe, parent);
+    changes.push_back({reader.member.id, stripe, parent});
+    return true;
+}
+
+void Forest::place(Node& reader, std::uint32_t stripe, std::vector<Assignment>& changes) {
+    if (place_with_room(reader, stripe, changes)) return;
+    const MemberId parent = find_overcommitted(reader, stripe);
+    if (parent == kNobody) {
+        orphans_.emplace(reader.member.id, stripe);
+    } else {
+        attach(reader, stripe, parent);
+    }
+    changes.push_back({reader.member.id, stripe, parent});
+}
+
+// The members of a host are interior in different stripes, and so are the hosts of a rack.
+std::uint32_t Forest::preferred_stripe(const Member& member) {
+    std::uint32_t& ordinals = racks_.at(member.rack).hosts;
+    if (member.host.empty()) return ordinals++ % stripes();
+    Host& host = hosts_[member.host];
+    if (host.relays == 0) host.ordinal = ordinals++;
+    return (host.ordinal + host.relays++) % stripes();
+}
+
+std::vector<Forest::Node*> Forest::add(std::span<const Member> members) {
+    ++batch_;
+    std::vector<Node*> joined;
+    for (const Member& member : members) {
+        WEIGHTCAST_ASSERT(member.id != kNobody);
+        if (contains(member.id)) continue;
+        Node& node = nodes_[member.id];
+        node.member = member;
+        node.batch = batch_;
+        node.order = next_order_++;
+        node.slots = slots_of(member);
+        node.parents.assign(stripes(), kNobody);
+        node.depths.assign(stripes(), 0);
+        node.children.resize(stripes());
+        Rack& rack = racks_[member.rack];
+        if (rack.offers.empty()) {
+            rack.preferred = static_cast<std::uint32_t>(racks_.size() - 1) % stripes();
+            rack.offers.resize(stripes());
+            rack.exports.resize(stripes());
+        }
+        ++rack.members;
+        if (member.complete) {
+            ++rack.complete;
+        } else if (node.slots > 0) {
+            node.preferred = preferred_stripe(member);
+        }
+        if (!member.host.empty()) hosts_[member.host].members.insert(member.id);
+        joined.push_back(&node);
+    }
+    return joined;
+}
+
+// Those that will have readers first, rack by rack, the fast before the slow.
+std::vector<Forest::Node*> Forest::in_order(std::vector<Node*> joined, std::uint32_t stripe) const {
+    const auto key = [&](const Node* node) {
+        const bool interior = node->slots > 0 && node->preferred == stripe;
+        const Rack& rack = racks_.at(node->member.rack);
+        return std::make_tuple(!interior, rack.complete == 0, rack.preferred != stripe,
+                               std::cref(node->member.rack),
+                               -static_cast<std::int64_t>(node->slots), node->order);
+    };
+    std::sort(joined.begin(), joined.end(),
+              [&](const Node* a, const Node* b) { return key(a) < key(b); });
+    return joined;
+}
+
+std::vector<Assignment> Forest::join(std::span<const Member> members) {
+    std::vector<Assignment> changes;
+    const std::vector<Node*> joined = add(members);
+    bool source = false;
+    for (Node* node : joined) {
+        if (!node->member.complete) continue;
+        offer(*node);
+        source = true;
+    }
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+        // Some may have room only once they have a parent themselves.
+        std::vector<Node*> later;
+        for (Node* node : in_order(joined, stripe)) {
+            if (!place_with_room(*node, stripe, changes)) later.push_back(node);
+        }
+        for (Node* node : later) place(*node, stripe, changes);
+    }
+    if (source) {
+        const std::vector<Assignment> adopted = adopt_orphans();
+        changes.insert(changes.end(), adopted.begin(), adopted.end());
+    }
+    return changes;
+}
+
+std::vector<std::vector<MemberId>> Forest::release(Node& node) {
+    std::vector<std::vector<MemberId>> readers = node.children;
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+        for (const MemberId reader : readers[stripe]) detach(this->node(reader), stripe);
+    }
+    return readers;
+}
+
+std::vector<Assignment> Forest::leave(MemberId id) {
+    std::vector<Assignment> changes;
+    if (!contains(id)) return changes;
+    Node& leaver = node(id);
+    const auto readers = release(leaver);
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) detach(leaver, stripe);
+    withdraw(leaver);
+    Rack& rack = racks_.at(leaver.member.rack);
+    if (leaver.member.complete) --rack.complete;
+    if (const auto host = hosts_.find(leaver.member.host); host != hosts_.end()) {
+        host->second.members.erase(id);
+        if (host->second.members.empty()) hosts_.erase(host);
+    }
+    if (--rack.members == 0) racks_.erase(leaver.member.rack);
+    nodes_.erase(id);
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+        for (const MemberId reader : readers[stripe]) place(node(reader), stripe, changes);
+    }
+    return changes;
+}
+
+void Forest::finish(MemberId id) {
+    Node& done = node(id);
+    if (done.member.complete) return;
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) detach(done, stripe);
+    withdraw(done);
+    done.member.complete = true;
+    ++racks_.at(done.member.rack).complete;
+    offer(done);
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) set_depth(done, stripe, 0);
+}
+
+std::vector<Assignment> Forest::demote(MemberId id) {
+    std::vector<Assignment> changes;
+    Node& slow = node(id);
+    const auto readers = release(slow);
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) detach(slow, stripe);
+    withdraw(slow);
+    slow.member.relays = false;
+    slow.slots = 0;
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+        for (const MemberId reader : readers[stripe]) place(node(reader), stripe, changes);
+    }
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) place(slow, stripe, changes);
+    return changes;
+}
+
+std::vector<Assignment> Forest::part(MemberId id, MemberId parent) {
+    std::vector<Assignment> changes;
+    Node& reader = node(id);
+    reader.shunned.insert(parent);
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+        if (reader.parents[stripe] == parent) place(reader, stripe, changes);
+    }
+    return changes;
+}
+
+std::vector<Assignment> Forest::adopt_orphans() {
+    std::vector<Assignment> changes;
+    for (const auto& [id, stripe] : std::vector(orphans_.begin(), orphans_.end())) {
+        place(node(id), stripe, changes);
+    }
+    std::erase_if(changes, [](const Assignment& change) { return change.parent == kNobody; });
+    return changes;
+}
+
+}  // namespace weightcast::plan

@@ -1,0 +1,163 @@
+// Who reads which stripe of a version from whom, kept up to date while peers join, finish, leave
+// and turn out slow. A stripe is every k-th chunk: chunk % k. Each stripe has a tree of its own,
+// and a member is interior in few of them (in one, if all ports are equal) and a leaf in the
+// others, so that all ports work both ways all the time at a depth of about log_k n (Castro et al.,
+// "SplitStream", SOSP 2003). A change touches only those who must read from someone else.
+//
+// Capacity is counted in slots: a reader fills one slot a stripe at its full rate, a member with
+// the port of a reader has k of them. Members of one rack read from each other where they can, so
+// that each byte enters a rack about once. Pure, deterministic, thread-bound.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <span>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+#include <vector>
+
+namespace weightcast::plan {
+
+using MemberId = std::uint64_t;
+inline constexpr MemberId kNobody = 0;
+inline constexpr std::uint32_t kStripesMax = 64;
+
+struct ForestOptions {
+    std::uint32_t stripes = 2;  // k, 1 to kStripesMax; 1: a chain
+    double reader_rate = 0;     // bytes/s at which a member reads; 0: unknown, as any port
+    double rack_rate = 0;       // bytes/s of a rack's uplink, each way; 0: one reader's rate
+};
+
+struct Member {
+    MemberId id = kNobody;
+    std::string host;
+    std::string rack;       // empty: not known, all such are in one
+    double rate = 0;        // bytes/s that its port or its cap lets it send; 0: as any port
+    bool complete = false;  // has everything and reads nothing
+    bool relays = true;     // others may read from it
+};
+
+// Reads `stripe` from `parent` from now on; kNobody: there is nobody to read from.
+struct Assignment {
+    MemberId member = kNobody;
+    std::uint32_t stripe = 0;
+    MemberId parent = kNobody;
+    bool operator==(const Assignment&) const = default;
+};
+
+class Forest {
+  public:
+    explicit Forest(const ForestOptions& options);
+
+    std::uint32_t stripes() const { return options_.stripes; }
+    bool contains(MemberId id) const { return nodes_.contains(id); }
+    std::size_t size() const { return nodes_.size(); }
+    // REQUIRES of the following: contains(id)
+    MemberId parent(MemberId id, std::uint32_t stripe) const;
+    bool complete(MemberId id) const { return nodes_.at(id).member.complete; }
+    // Readers of the member, of all stripes together.
+    std::uint32_t readers(MemberId id) const { return node(id).used + node(id).host_used; }
+    // Edges from a holder; 0: it has everything.
+    std::uint32_t depth(MemberId id, std::uint32_t stripe) const;
+
+    // What follows returns who must read from someone else now.
+
+    // Those who join at once form trees among each other. Members known already are left alone.
+    std::vector<Assignment> join(std::span<const Member> members);
+    std::vector<Assignment> leave(MemberId id);
+    // Now it has everything: it gives up its parents.
+    void finish(MemberId id);
+    // What reads from it is moved away, and nobody is sent to it any more; it reads on as a leaf.
+    std::vector<Assignment> demote(MemberId id);
+    // `id` cannot read from `parent`, which may be well for others.
+    std::vector<Assignment> part(MemberId id, MemberId parent);
+    // Puts those whose parents are gone with somebody, now that there may be somebody.
+    std::vector<Assignment> adopt_orphans();
+
+    // What is wrong with this forest; empty: nothing. For tests.
+    std::string check() const;
+
+  private:
+    // Order in which members with room are offered to a reader of a stripe.
+    struct Offer {
+        bool spare = false;  // it is meant to be interior in another stripe
+        std::uint32_t depth = 0;
+        std::uint32_t used = 0;
+        std::uint64_t order = 0;
+        MemberId id = kNobody;
+        auto operator<=>(const Offer&) const = default;
+    };
+    // Order in which members without room are asked for more: readers by slots, sources last.
+    using Load = std::tuple<double, bool, std::uint64_t, MemberId>;
+    struct Node {
+        Member member;
+        std::uint64_t batch = 0;      // of its join; later ones have less
+        std::uint64_t order = 0;      // unique
+        std::uint32_t preferred = 0;  // stripe in which it is interior
+        std::uint32_t slots = 0;      // for readers on other hosts
+        std::uint32_t used = 0;
+        std::uint32_t host_used = 0;  // by readers on its own host, which has as many
+        bool offered = false;
+        std::vector<MemberId> parents;                // by stripe
+        std::vector<std::uint32_t> depths;            // by stripe
+        std::vector<std::vector<MemberId>> children;  // by stripe
+        std::set<MemberId> shunned;                   // that it cannot read from
+    };
+    struct Rack {
+        std::uint32_t members = 0;
+        std::uint32_t complete = 0;           // of the members
+        std::uint32_t hosts = 0;              // that ever joined
+        std::uint32_t preferred = 0;          // stripe that other racks read from this one
+        std::uint32_t imports = 0;            // readers here of holders in other racks
+        std::vector<std::uint32_t> exports;   // readers in other racks, by stripe
+        std::vector<std::set<Offer>> offers;  // of members with room, by stripe
+    };
+
+    struct Host {
+        std::uint32_t ordinal = 0;  // in its rack
+        std::uint32_t relays = 0;   // that ever joined
+        std::set<MemberId> members;
+    };
+
+    Node& node(MemberId id) { return nodes_.at(id); }
+    const Node& node(MemberId id) const { return nodes_.at(id); }
+    std::uint32_t slots_of(const Member& member) const;
+    Offer offer_of(const Node& node, std::uint32_t stripe) const;
+    static Load load_of(const Node& node);
+    void offer(Node& node);
+    void withdraw(Node& node);
+    bool below(MemberId id, MemberId ancestor, std::uint32_t stripe) const;
+    bool suits(const Node& reader, const Node& holder, std::uint32_t stripe) const;
+    MemberId find_on_host(const Node& reader, std::uint32_t stripe) const;
+    const Offer* best_offer(const Node& reader, const Rack& rack, std::uint32_t stripe) const;
+    MemberId find_elsewhere(const Node& reader, std::uint32_t stripe) const;
+    MemberId find_overcommitted(const Node& reader, std::uint32_t stripe) const;
+    MemberId find_parent(const Node& reader, std::uint32_t stripe) const;
+    std::uint32_t preferred_stripe(const Member& member);
+    std::uint32_t& used_by(Node& holder, const Node& reader) const;
+    void attach(Node& reader, std::uint32_t stripe, MemberId parent);
+    void detach(Node& reader, std::uint32_t stripe);
+    // False: nobody has room, and nothing was done.
+    bool place_with_room(Node& reader, std::uint32_t stripe, std::vector<Assignment>& changes);
+    void place(Node& reader, std::uint32_t stripe, std::vector<Assignment>& changes);
+    void set_depth(Node& top, std::uint32_t stripe, std::uint32_t depth);
+    // Takes all readers away from the node: who they are, by stripe.
+    std::vector<std::vector<MemberId>> release(Node& node);
+    std::vector<Node*> add(std::span<const Member> members);
+    std::vector<Node*> in_order(std::vector<Node*> joined, std::uint32_t stripe) const;
+
+    ForestOptions options_;
+    std::uint32_t rack_slots_ = 1;
+    std::unordered_map<MemberId, Node> nodes_;
+    std::map<std::string, Rack> racks_;
+    std::map<std::string, Host> hosts_;
+    std::set<std::pair<MemberId, std::uint32_t>> orphans_;
+    std::set<Load> loads_;  // of all relays
+    std::uint64_t batch_ = 0;
+    std::uint64_t next_order_ = 0;
+};
+
+}  // namespace weightcast::plan

@@ -1,0 +1,127 @@
+// Whom a reader is sent to: its own host, its rack, another rack, in this order.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "plan/forest.h"
+
+namespace weightcast::plan {
+namespace {
+
+constexpr std::size_t kOvercommittedTried = 64;  // for one in the reader's rack
+
+}  // namespace
+
+// True if `id` reads the stripe from `ancestor`, perhaps through others.
+bool Forest::below(MemberId id, MemberId ancestor, std::uint32_t stripe) const {
+    while (id != kNobody && id != ancestor) id = node(id).parents[stripe];
+    return id == ancestor;
+}
+
+bool Forest::suits(const Node& reader, const Node& holder, std::uint32_t stripe) const {
+    const MemberId id = holder.member.id;
+    if (!holder.member.relays || id == reader.member.id || reader.shunned.contains(id)) {
+        return false;
+    }
+    if (holder.member.complete) return true;
+    // Who joined later has less, and who has no parent gets no more.
+    if (holder.batch > reader.batch || holder.parents[stripe] == kNobody) return false;
+    return reader.children[stripe].empty() || !below(id, reader.member.id, stripe);
+}
+
+MemberId Forest::find_on_host(const Node& reader, std::uint32_t stripe) const {
+    const auto host = hosts_.find(reader.member.host);
+    if (host == hosts_.end()) return kNobody;
+    std::optional<Offer> best;
+    for (const MemberId id : host->second.members) {
+        const Node& holder = node(id);
+        if (holder.host_used >= stripes() || !suits(reader, holder, stripe)) continue;
+        Offer candidate = offer_of(holder, stripe);
+        candidate.used = holder.host_used;
+        if (!best || candidate < *best) best = candidate;
+    }
+    return best ? best->id : kNobody;
+}
+
+const Forest::Offer* Forest::best_offer(const Node& reader, const Rack& rack,
+                                        std::uint32_t stripe) const {
+    const auto& offers = rack.offers[stripe];
+    const auto found = std::find_if(offers.begin(), offers.end(), [&](const Offer& offer) {
+        return suits(reader, node(offer.id), stripe);
+    });
+    return found == offers.end() ? nullptr : &*found;
+}
+
+MemberId Forest::find_elsewhere(const Node& reader, std::uint32_t stripe) const {
+    if (racks_.at(reader.member.rack).imports >= rack_slots_) return kNobody;
+    std::optional<std::pair<bool, Offer>> best;
+    for (const auto& [name, rack] : racks_) {
+        if (name == reader.member.rack) continue;
+        std::uint32_t exported = 0;
+        for (const std::uint32_t count : rack.exports) exported += count;
+        if (exported >= rack_slots_) continue;
+        // As with members: a rack with a source has its part of every stripe to give, the others
+        // are interior in one.
+        const bool spare = rack.complete > 0
+                               ? rack.exports[stripe] >= std::max(1U, rack_slots_ / stripes())
+                               : rack.preferred != stripe;
+        const Offer* const offer = best_offer(reader, rack, stripe);
+        if (offer == nullptr) continue;
+        const std::pair<bool, Offer> candidate{spare, *offer};
+        if (!best || candidate < *best) best = candidate;
+    }
+    return best ? best->second.id : kNobody;
+}
+
+// Nobody has room, or no uplink: the one with the least to do, if possible in the reader's rack.
+MemberId Forest::find_overcommitted(const Node& reader, std::uint32_t stripe) const {
+    MemberId first = kNobody;
+    std::size_t tried = 0;
+    for (const auto& [load, complete, order, id] : loads_) {
+        if (first != kNobody && ++tried > kOvercommittedTried) break;
+        const Node& holder = node(id);
+        if (!suits(reader, holder, stripe)) continue;
+        if (holder.member.rack == reader.member.rack) return id;
+        if (first == kNobody) first = id;
+    }
+    return first;
+}
+
+MemberId Forest::find_parent(const Node& reader, std::uint32_t stripe) const {
+    if (const MemberId near = find_on_host(reader, stripe); near != kNobody) return near;
+    const Offer* const offer = best_offer(reader, racks_.at(reader.member.rack), stripe);
+    if (offer != nullptr) return offer->id;
+    return find_elsewhere(reader, stripe);
+}
+
+std::string Forest::check() const {
+    std::size_t sources = 0;
+    for (const auto& [id, n] : nodes_) sources += n.member.complete ? 1 : 0;
+    for (const auto& [id, n] : nodes_) {
+        std::uint32_t readers = 0;
+        for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+            for (const MemberId child : n.children[stripe]) {
+                ++readers;
+                if (!contains(child) || node(child).parents[stripe] != id) {
+                    return fmt::format("{} has a reader {} that does not read from it", id, child);
+                }
+            }
+            if (n.member.complete) continue;
+            const MemberId parent = n.parents[stripe];
+            if (parent == kNobody) {
+                if (orphans_.contains({id, stripe})) continue;
+                return fmt::format("{} has no parent in stripe {} and is no orphan", id, stripe);
+            }
+            if (!contains(parent)) return fmt::format("{} reads from {}, who left", id, parent);
+            if (n.depths[stripe] != node(parent).depths[stripe] + 1) {
+                return fmt::format("{} has a wrong depth in stripe {}", id, stripe);
+            }
+            if (below(parent, id, stripe)) return fmt::format("{} reads from itself", id);
+        }
+        if (readers != n.used + n.host_used) return fmt::format("{} counts its readers wrong", id);
+    }
+    return {};
+}
+
+}  // namespace weightcast::plan

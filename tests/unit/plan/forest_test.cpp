@@ -1,0 +1,311 @@
+// Goal: the forest gives everyone a parent in every stripe, within the ports' room, and leaves
+// alone whom a change does not concern. Method: fleets of all kinds, then random changes, each
+// followed by the forest's own check.
+#include "plan/forest.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "base/random.h"
+#include "tests/kit/catch.h"
+
+namespace weightcast::plan {
+namespace {
+
+constexpr MemberId kSource = 1;
+
+Member source() { return {kSource, "", "", 0, true, true}; }
+
+std::vector<Member> fleet(std::uint32_t count, MemberId first = 2) {
+    std::vector<Member> members(count);
+    for (std::uint32_t i = 0; i < count; ++i) members[i].id = first + i;
+    return members;
+}
+
+Forest flat(std::uint32_t stripes, std::uint32_t receivers) {
+    Forest forest(ForestOptions{stripes});
+    forest.join(std::vector{source()});
+    forest.join(fleet(receivers));
+    return forest;
+}
+
+std::uint32_t depth_max(const Forest& forest, std::uint32_t receivers) {
+    std::uint32_t most = 0;
+    for (MemberId id = 2; id < 2 + receivers; ++id) {
+        for (std::uint32_t s = 0; s < forest.stripes(); ++s) {
+            most = std::max(most, forest.depth(id, s));
+        }
+    }
+    return most;
+}
+
+// Stripes that enter each rack from outside.
+std::map<std::string, std::uint32_t> imports(const Forest& forest,
+                                             const std::map<MemberId, std::string>& racks) {
+    std::map<std::string, std::uint32_t> count;
+    for (const auto& [id, rack] : racks) {
+        if (forest.complete(id)) continue;
+        for (std::uint32_t s = 0; s < forest.stripes(); ++s) {
+            if (racks.at(forest.parent(id, s)) != rack) ++count[rack];
+        }
+    }
+    return count;
+}
+
+}  // namespace
+
+TEST_CASE("forest: one stripe is a chain") {
+    const Forest forest = flat(1, 15);
+    REQUIRE(forest.check() == "");
+    std::set<std::uint32_t> depths;
+    for (MemberId id = 1; id <= 16; ++id) {
+        depths.insert(forest.depth(id, 0));
+        CHECK(forest.readers(id) <= 1);
+    }
+    CHECK(depths.size() == 16);
+}
+
+TEST_CASE("forest: equal ports get trees of logarithmic depth within their room") {
+    const auto [stripes, receivers, depth] = GENERATE(table<std::uint32_t, std::uint32_t,
+                                                            std::uint32_t>(
+        {{2, 3, 2}, {2, 7, 3}, {2, 15, 4}, {2, 63, 7}, {4, 63, 5}, {4, 1023, 7}, {8, 1023, 6}}));
+    const Forest forest = flat(stripes, receivers);
+    REQUIRE(forest.check() == "");
+    CHECK(depth_max(forest, receivers) <= depth);
+    // The source sends everything once.
+    CHECK(forest.readers(kSource) == stripes);
+    for (MemberId id = 2; id < 2 + receivers; ++id) CHECK(forest.readers(id) <= stripes);
+}
+
+TEST_CASE("forest: a member is interior in one stripe") {
+    const Forest forest = flat(4, 100);
+    for (MemberId id = 2; id < 102; ++id) {
+        std::set<std::uint32_t> interior;
+        for (MemberId reader = 2; reader < 102; ++reader) {
+            for (std::uint32_t s = 0; s < 4; ++s) {
+                if (forest.parent(reader, s) == id) interior.insert(s);
+            }
+        }
+        CHECK(interior.size() <= 1);
+    }
+}
+
+TEST_CASE("forest: each byte enters a rack once") {
+    const std::uint32_t stripes = GENERATE(1U, 2U, 4U);
+    Forest forest(ForestOptions{stripes});
+    std::map<MemberId, std::string> racks{{kSource, "rack-0"}};
+    Member first = source();
+    first.rack = "rack-0";
+    forest.join(std::vector{first});
+    std::vector<Member> members = fleet(15);
+    // In an order that has nothing to do with racks.
+    for (Member& member : members) {
+        member.rack = fmt::format("rack-{}", member.id * 7 % 16 / 4);
+        racks[member.id] = member.rack;
+    }
+    forest.join(members);
+    REQUIRE(forest.check() == "");
+    const auto count = imports(forest, racks);
+    CHECK(count.size() == 3);
+    for (const auto& [rack, imported] : count) CHECK(imported == stripes);
+    std::map<std::string, std::uint32_t> exported;
+    for (const auto& [id, rack] : racks) {
+        for (std::uint32_t s = 0; id != kSource && s < stripes; ++s) {
+            const std::string& from = racks.at(forest.parent(id, s));
+            if (from != rack) ++exported[from];
+        }
+    }
+    // Small racks do not always come out even.
+    for (const auto& [rack, count_out] : exported) CHECK(count_out <= stripes * 3 / 2);
+}
+
+TEST_CASE("forest: each byte enters a host once") {
+    Forest forest(ForestOptions{4});
+    forest.join(std::vector{source()});
+    std::vector<Member> members = fleet(64);
+    for (Member& member : members) member.host = fmt::format("host-{}", member.id % 8);
+    forest.join(members);
+    REQUIRE(forest.check() == "");
+    std::map<std::string, std::uint32_t> entered;
+    for (const Member& member : members) {
+        for (std::uint32_t s = 0; s < 4; ++s) {
+            const MemberId parent = forest.parent(member.id, s);
+            const bool same = parent != kSource && members[parent - 2].host == member.host;
+            entered[member.host] += same ? 0 : 1;
+        }
+    }
+    for (const auto& [host, count] : entered) CHECK(count == 4);
+}
+
+TEST_CASE("forest: who joins late becomes a leaf, and nobody else changes") {
+    Forest forest = flat(2, 15);
+    const auto changes = forest.join(fleet(1, 100));
+    REQUIRE(changes.size() == 2);
+    for (const Assignment& change : changes) {
+        CHECK(change.member == 100);
+        CHECK(change.parent != kNobody);
+    }
+    CHECK(forest.readers(kSource) == 2);
+    CHECK(forest.check() == "");
+}
+
+TEST_CASE("forest: a burst of a thousand joiners is no star") {
+    Forest forest = flat(4, 3);
+    forest.join(fleet(1000, 100));
+    REQUIRE(forest.check() == "");
+    CHECK(forest.readers(kSource) == 4);
+    for (MemberId id = 100; id < 1100; ++id) CHECK(forest.readers(id) <= 4);
+}
+
+TEST_CASE("forest: when a member leaves only its readers change") {
+    Forest forest = flat(2, 31);
+    for (const MemberId gone : {MemberId{2}, MemberId{9}, MemberId{20}}) {
+        std::set<MemberId> readers;
+        for (MemberId id = 2; id < 33; ++id) {
+            for (std::uint32_t s = 0; s < 2; ++s) {
+                if (forest.contains(id) && forest.parent(id, s) == gone) readers.insert(id);
+            }
+        }
+        std::set<MemberId> changed;
+        for (const Assignment& change : forest.leave(gone)) {
+            CHECK(change.parent != kNobody);
+            changed.insert(change.member);
+        }
+        CHECK(changed == readers);
+        CHECK(forest.check() == "");
+    }
+    // What the leavers sent is sent by those with room, and not by the source.
+    CHECK(forest.readers(kSource) <= 2);
+}
+
+TEST_CASE("forest: a slow member becomes a leaf, its readers take its place") {
+    Forest forest = flat(1, 7);
+    MemberId slow = 0;
+    for (MemberId id = 2; id < 9; ++id) {
+        if (forest.depth(id, 0) == 3) slow = id;
+    }
+    const MemberId before = forest.parent(slow, 0);
+    MemberId behind = 0;
+    for (MemberId id = 2; id < 9; ++id) {
+        if (forest.parent(id, 0) == slow) behind = id;
+    }
+    forest.demote(slow);
+    REQUIRE(forest.check() == "");
+    CHECK(forest.parent(behind, 0) == before);
+    CHECK(forest.readers(slow) == 0);
+    CHECK(forest.depth(slow, 0) == 7);
+}
+
+TEST_CASE("forest: slow ports are leaves, fast ones feed more") {
+    Forest forest(ForestOptions{2, 100, 0});
+    forest.join(std::vector{source()});
+    std::vector<Member> members = fleet(12);
+    for (Member& member : members) member.rate = member.id % 3 == 0 ? 25 : 100;
+    members[1].rate = 400;
+    forest.join(members);
+    REQUIRE(forest.check() == "");
+    for (const Member& member : members) {
+        const auto readers = forest.readers(member.id);
+        if (member.rate == 25) CHECK(readers == 0);
+        if (member.rate == 100) CHECK(readers <= 2);
+        if (member.rate == 400) CHECK(readers > 2);
+    }
+}
+
+TEST_CASE("forest: who cannot read from its parent gets another, the parent's others stay") {
+    Forest forest = flat(2, 15);
+    const MemberId parent = forest.parent(10, 0);
+    const auto changes = forest.part(10, parent);
+    REQUIRE(!changes.empty());
+    for (const Assignment& change : changes) {
+        CHECK(change.member == 10);
+        CHECK(change.parent != parent);
+        CHECK(change.parent != kNobody);
+    }
+    CHECK(forest.check() == "");
+}
+
+TEST_CASE("forest: the finished read nothing, which leaves room for joiners") {
+    Forest forest = flat(2, 15);
+    forest.finish(7);
+    REQUIRE(forest.check() == "");
+    CHECK(forest.depth(7, 0) == 0);
+    CHECK(forest.depth(7, 1) == 0);
+    const auto changes = forest.join(fleet(1, 100));
+    CHECK(changes.size() == 2);
+    for (MemberId id = 1; id <= 16; ++id) CHECK(forest.readers(id) <= 2);
+}
+
+TEST_CASE("forest: members without any source wait for one") {
+    Forest forest(ForestOptions{2});
+    forest.join(fleet(5));
+    CHECK(forest.parent(3, 0) == kNobody);
+    const auto changes = forest.join(std::vector{source()});
+    CHECK(changes.size() >= 10);
+    REQUIRE(forest.check() == "");
+    for (MemberId id = 2; id < 7; ++id) CHECK(forest.parent(id, 1) != kNobody);
+    // The source dies; those below it wait, those below them stay.
+    const auto orphaned = forest.leave(kSource);
+    CHECK(orphaned.size() == 2);
+    CHECK(forest.check() == "");
+    forest.join(std::vector{source()});
+    for (MemberId id = 2; id < 7; ++id) CHECK(forest.parent(id, 0) != kNobody);
+}
+
+TEST_CASE("forest: stays sound through random changes") {
+    const std::uint64_t seed = GENERATE(range(1U, 21U));
+    Random random(seed);
+    const ForestOptions options{1 + static_cast<std::uint32_t>(random.below(6)), 100, 200};
+    Forest forest(options);
+    Member first = source();
+    first.rack = "r0";
+    forest.join(std::vector{first});
+    std::vector<MemberId> living;
+    MemberId next = 2;
+    for (int step = 0; step < 200; ++step) {
+        INFO("seed " << seed << " step " << step);
+        const auto pick = [&] { return living[random.below(living.size())]; };
+        switch (living.empty() ? 0 : random.below(6)) {
+            case 0: {
+                std::vector<Member> members(1 + random.below(8));
+                for (Member& member : members) {
+                    member.id = next++;
+                    member.rack = fmt::format("r{}", random.below(4));
+                    member.host = fmt::format("h{}", random.below(20));
+                    member.rate = 50.0 * static_cast<double>(random.below(5));
+                    member.relays = random.below(5) != 0;
+                    living.push_back(member.id);
+                }
+                forest.join(members);
+                break;
+            }
+            case 1: {
+                const MemberId gone = pick();
+                forest.leave(gone);
+                std::erase(living, gone);
+                break;
+            }
+            case 2:
+                forest.finish(pick());
+                break;
+            case 3:
+                forest.demote(pick());
+                break;
+            case 4: {
+                const MemberId id = pick();
+                if (!forest.complete(id)) forest.part(id, forest.parent(id, 0));
+                break;
+            }
+            default:
+                forest.adopt_orphans();
+                break;
+        }
+        REQUIRE(forest.check() == "");
+    }
+}
+
+}  // namespace weightcast::plan
