@@ -86,6 +86,11 @@ Result<void> HeldVersion::register_all() {
     return success();
 }
 
+void HeldVersion::set_chunk(std::uint32_t chunk) {
+    page_.set(chunk);
+    for (const auto& fabric : io_.fabrics()) fabric->gates_opened();
+}
+
 Result<void> HeldVersion::check_source() const {
     return material_.check_source ? material_.check_source() : success();
 }

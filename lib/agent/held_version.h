@@ -50,6 +50,9 @@ class HeldVersion {
     HeldVersion& operator=(const HeldVersion&) = delete;
 
     AvailabilityPage& page() { return page_; }
+    // Says that a chunk may be read, to those that wait for it too.
+    // REQUIRES: its bytes are verified and in place.
+    void set_chunk(std::uint32_t chunk);
     const model::Manifest& manifest() const { return *material_.named.manifest; }
     const NamedManifest& named() const { return material_.named; }
     const std::string& channel() const { return material_.channel; }

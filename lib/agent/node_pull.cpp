@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <future>
 #include <numeric>
+#include <thread>
 
 #include "agent/node_impl.h"
 #include "agent/rates.h"
@@ -16,6 +17,9 @@ namespace weightcast::agent {
 namespace {
 
 constexpr auto kProgressInterval = std::chrono::milliseconds(200);
+constexpr std::uint32_t kHoldersMax = 16;    // hinted by the registry
+constexpr std::uint32_t kPlanWaitsMax = 16;  // times that the registry may ask for patience
+constexpr auto kOfferWait = std::chrono::milliseconds(100);  // for the memory to be registered
 
 std::uint64_t bytes_of(const model::Layout& layout, std::span<const std::uint32_t> chunks) {
     return std::accumulate(chunks.begin(), chunks.end(), std::uint64_t{0},
@@ -117,7 +121,7 @@ Result<NodeImpl::Resolved> NodeImpl::resolve(const PullOptions& options) {
     WEIGHTCAST_CHECK(model::check_model_name(options.model));
     WEIGHTCAST_TRY(resolved.grant,
                    membership_->call([&](registry::Api& api, const registry::PeerRef& peer) {
-                       return api.open_pull({peer, options.model, options.reference, 16});
+                       return api.open_pull({peer, options.model, options.reference, kHoldersMax});
                    }));
     resolved.lease = Lease(*membership_, resolved.grant.pull);
     WEIGHTCAST_TRY(resolved.named, fetch_manifest(resolved.grant, options));
@@ -215,6 +219,20 @@ Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
     return done.get();
 }
 
+Result<void> NodeImpl::await_plan(Resolved& resolved) {
+    for (std::uint32_t waits = 0; waits < kPlanWaitsMax; ++waits) {
+        auto grant = membership_->call([&](registry::Api& api, const registry::PeerRef& peer) {
+            return api.renew_pull({peer, resolved.grant.pull, {}, kHoldersMax});
+        });
+        // A registry that does not answer now may do so later: the session asks again.
+        if (!grant || grant.value().version.root != resolved.grant.version.root) return success();
+        resolved.grant = std::move(grant).value();
+        if (resolved.grant.plan_ms == 0) return success();
+        std::this_thread::sleep_for(std::chrono::milliseconds(resolved.grant.plan_ms));
+    }
+    return success();
+}
+
 Result<void> NodeImpl::offer(const std::shared_ptr<HeldVersion>& held, const PullOptions& options) {
     if (!options.serve) return success();
     WEIGHTCAST_CHECK(held->register_all());
@@ -237,6 +255,8 @@ Result<NodeImpl::Pulled> NodeImpl::transfer(Resolved& resolved,
     const bool in_place = !resolved.wanted.empty() && !destination->in_place(0).empty();
     auto offered = std::async(std::launch::async, [&] { return offer(pulled.held, options); });
     if (in_place) WEIGHTCAST_CHECK(offered.get());
+    if (offered.valid()) offered.wait_for(kOfferWait);
+    if (!resolved.wanted.empty()) WEIGHTCAST_CHECK(await_plan(resolved));
     std::vector<std::uint32_t> missing;
     std::set_difference(resolved.wanted.begin(), resolved.wanted.end(), present.begin(),
                         present.end(), std::back_inserter(missing));

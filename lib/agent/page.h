@@ -19,6 +19,11 @@ inline constexpr std::size_t kPageHeaderBytes = 64;
 
 enum class PageState : std::uint32_t { partial = 0, complete = 1, withdrawn = 2 };
 
+// Where in the page the bit of a chunk is, bit i being bit i % 8 of byte i / 8.
+inline constexpr std::uint64_t page_bit(std::uint32_t chunk) {
+    return kPageHeaderBytes * 8 + chunk;
+}
+
 inline constexpr std::size_t page_bytes(std::uint32_t chunk_count) {
     return kPageHeaderBytes + (std::size_t{chunk_count} + 63) / 64 * 8;
 }

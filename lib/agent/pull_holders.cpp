@@ -12,6 +12,7 @@ namespace {
 
 constexpr auto kPenanceFirst = std::chrono::milliseconds(500);
 constexpr std::uint32_t kPenanceDoublings = 6;
+constexpr std::uint32_t kStripesMax = 64;  // that a Role can name
 
 // Extents that are sorted, disjoint, inside the version, and of regions that all have keys.
 bool sound(const registry::Holding& holding, const registry::FabricKeys& keys,
@@ -63,6 +64,7 @@ std::int64_t PullSession::choose_fabric(const registry::HolderHint& hint) const 
 HolderTraits PullSession::traits_of(const registry::HolderHint& hint, std::size_t fabric) const {
     const model::Layout& layout = manifest_.layout;
     HolderTraits traits;
+    traits.can_wait = parts_.io.fabrics()[fabric]->can_wait();
     traits.distance = parts_.io.fabrics()[fabric]->emulated() ? 1 : 0;
     traits.rate_max = rate_share(hint);
     // Chunks all of whose bytes lie in the extents.
@@ -102,7 +104,7 @@ void PullSession::add_hint(const registry::HolderHint& hint) {
     }
     // A complete holder is worth more than the limit: the partial ones may lack the same chunks.
     const std::uint32_t limit = options_.holders_max * (hint.holding.complete ? 2 : 1);
-    if (scheduler_.live_holders() >= limit) return;
+    if (scheduler_.live_holders() >= limit && hint.stripes.empty()) return;
     const auto penance = penance_.find(hint.peer.id);
     if (penance != penance_.end() && system_clock().now() < penance->second.until) return;
     const std::int64_t chosen = choose_fabric(hint);
@@ -150,6 +152,28 @@ void PullSession::add_hint(const registry::HolderHint& hint) {
     const HolderIndex added = scheduler_.add_holder(traits, system_clock().now());
     holders_.push_back(std::move(holder));
     if (added + 1 != holders_.size()) fail({Code::io, 0, "holder tables differ"});
+}
+
+// Hands out the roles of a plan. Whoever has none any more stays linked, for when a parent fails.
+void PullSession::apply_plan(const registry::Grant& grant) {
+    const TimePoint now = system_clock().now();
+    const std::uint32_t stripes = grant.stripes <= kStripesMax ? grant.stripes : 0;
+    scheduler_.set_plan(stripes, now);
+    if (stripes == 0) return;
+    for (const registry::HolderHint& hint : grant.holders) {
+        Role role;
+        role.ancestor = hint.ancestor;
+        for (const std::uint32_t stripe : hint.stripes) {
+            if (stripe < stripes) role.stripes |= std::uint64_t{1} << stripe;
+        }
+        if (role.stripes == 0 && !role.ancestor) continue;
+        for (HolderIndex index = 0; index < holders_.size(); ++index) {
+            const Holder& holder = holders_[index];
+            if (!holder.connected || holder.hint.peer.id != hint.peer.id) continue;
+            scheduler_.set_role(index, role, now);
+            log(LogLevel::debug, "plan: {} for stripes {:x}", hint.name, role.stripes);
+        }
+    }
 }
 
 void PullSession::disconnect(Holder& holder) {
@@ -262,6 +286,7 @@ void PullSession::on_grant(Result<registry::Grant> grant) {
     }
     grant_ = std::move(grant).value();
     add_hints(grant_.holders);
+    apply_plan(grant_);
 }
 
 // Gives up when nothing came for long and what is missing is with nobody.

@@ -46,6 +46,7 @@ std::future<Result<void>> PullSession::start(registry::Grant grant) {
             self->fail(prepared.error());
         } else {
             self->add_hints(self->grant_.holders);
+            self->apply_plan(self->grant_);
         }
     });
     return future;
@@ -203,6 +204,10 @@ void PullSession::read_chunk(const Action& action) {
         const std::uint64_t piece = std::min(bytes - done, extent->bytes - inside);
         reads_.push_back({holder.link, keys[extent->region], extent->offset + inside, local,
                           local_offset + done, piece, IoThread::tag(id_, index)});
+        if (action.gated) {
+            reads_.back().gate = holder.hint.holding.keys[fabric.name()].page;
+            reads_.back().gate_bit = page_bit(action.chunk);
+        }
         done += piece;
     }
     op.pending = static_cast<std::uint32_t>(reads_.size());
@@ -295,7 +300,7 @@ void PullSession::verify(std::uint32_t index) {
         Result<void> stored = success();
         if (right) {
             stored = self->parts_.destination->store(chunk, bytes);
-            if (stored) self->parts_.held->page().set(chunk);
+            if (stored) self->parts_.held->set_chunk(chunk);
         }
         self->parts_.io.post(
             [self, index, right, stored] { self->on_verdict(index, right, stored); });

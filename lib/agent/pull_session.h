@@ -116,6 +116,7 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     // Holders (pull_holders.cpp)
     void add_hints(const std::vector<registry::HolderHint>& hints);
     void add_hint(const registry::HolderHint& hint);
+    void apply_plan(const registry::Grant& grant);
     std::int64_t choose_fabric(const registry::HolderHint& hint) const;
     HolderTraits traits_of(const registry::HolderHint& hint, std::size_t fabric) const;
     void lose_holder(HolderIndex index, const std::string& why);

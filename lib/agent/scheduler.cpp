@@ -29,6 +29,10 @@ void PullScheduler::open(std::uint32_t chunk) {
     c.state = State::open;
     c.position = static_cast<std::uint32_t>(open_.size());
     open_.push_back(chunk);
+    if (!stripes_.empty()) {
+        Stripe& stripe = stripes_[chunk % stripes_.size()];
+        stripe.cursor = std::min(stripe.cursor, chunk);
+    }
     for (Holder& holder : holders_) {
         if (holder.live && !holder.complete && has(holder, chunk)) {
             holder.candidates.push_back(chunk);
@@ -71,6 +75,7 @@ void PullScheduler::remove_holder(HolderIndex index) {
     Holder& holder = holders_[index];
     if (!holder.live) return;
     forget_relay(holder);
+    drop_role(index, now_);
     holder.live = false;
     for (const Outstanding& read : holder.outstanding) {
         Chunk& chunk = chunks_[read.chunk];
@@ -105,9 +110,7 @@ void PullScheduler::on_page(HolderIndex index, const PageView& page, TimePoint n
             news = true;
         }
     }
-    holder.page_interval = news
-                               ? options_.page_interval
-                               : std::min(holder.page_interval * 3 / 2, options_.page_interval_max);
+    holder.page_interval = interval_after(holder, news);
     holder.page_due = now + holder.page_interval;
 }
 
@@ -141,6 +144,7 @@ bool PullScheduler::on_chunk_read(HolderIndex index, std::uint32_t number, ReadO
         return false;
     }
     measure(holder, now);
+    stripe_arrived(index, number, now);
     // A removed holder's last bytes are as good as any, if nobody else was quicker.
     if (chunk.state == State::open) close(number);
     if (chunk.state != State::asked && chunk.state != State::open) return false;
@@ -176,6 +180,12 @@ bool PullScheduler::has(const Holder& holder, std::uint32_t chunk) const {
         return holder.traits.covered.empty() || bit(holder.traits.covered, chunk);
     }
     return bit(holder.words, chunk);
+}
+
+// True if the chunk may be asked for before the holder has it.
+bool PullScheduler::may_wait(const Holder& holder, std::uint32_t chunk) const {
+    return holder.traits.can_wait && !holder.complete &&
+           (holder.traits.covered.empty() || bit(holder.traits.covered, chunk));
 }
 
 bool PullScheduler::starving() const {

@@ -1,7 +1,10 @@
 // The pull scheduler: decides which chunk to read from which holder. Pure: events come in, actions
 // go out, time is an argument, ties are broken by a seeded generator. Thread-bound.
 //
-// Policy. Every holder has a window of reads. A chunk goes to the best holder that has it and has
+// Policy. Every holder has a window of reads. With a plan, the chunks of a stripe are read from its
+// parent, in ascending order, also before the parent has them where the transport can wait. When a
+// parent is gone, or brings nothing for long, the parent's parent is read from, and after that
+// anybody; so a plan is a hint. Without a plan, a chunk goes to the best holder that has it and has
 // room: near before far, relays before complete holders, so that the source sends each byte about
 // once. What several readers need is taken rarest first. When nothing is left to ask for, chunks
 // outstanding at a slow holder are asked for a second time elsewhere. A chunk that fails its digest
@@ -30,12 +33,25 @@ struct SchedulerOptions {
     Duration page_interval_max = std::chrono::milliseconds(50);  // after pages without news
     Duration steal_after = std::chrono::milliseconds(50);        // least age of a read to double
     std::uint32_t corrupt_max = 2;  // chunks that fail before a holder is quarantined
+    Duration stall_min = std::chrono::milliseconds(60);     // without a chunk of a stripe
+    Duration stall_first = std::chrono::milliseconds(300);  // the same before its first chunk
+    Duration stall_max = std::chrono::seconds(2);
+    Duration page_interval_waiting = std::chrono::milliseconds(50);  // of a parent that can wait
+    Duration page_interval_parent = std::chrono::milliseconds(4);    // of one that cannot, at most
+    Duration page_interval_other = std::chrono::milliseconds(250);   // of those not needed now
 };
 
 struct HolderTraits {
     std::uint32_t distance = 0;          // smaller is nearer
     std::uint64_t rate_max = 0;          // bytes/s this reader may take from it; 0: no cap
     std::vector<std::uint64_t> covered;  // bitmap of chunks whose memory is known; empty: all
+    bool can_wait = false;               // a chunk may be asked for before it has it
+};
+
+// What the plan has a holder do for this reader.
+struct Role {
+    std::uint64_t stripes = 0;  // bit s: parent in stripe s
+    bool ancestor = false;      // the first to turn to when a parent fails
 };
 
 struct Action {
@@ -44,6 +60,7 @@ struct Action {
     HolderIndex holder = 0;
     std::uint32_t chunk = 0;
     bool second_copy = false;  // another read of this chunk is outstanding
+    bool gated = false;        // the holder may not have it yet
 };
 
 enum class ReadOutcome : std::uint8_t { ok, failed };
@@ -62,6 +79,10 @@ class PullScheduler {
     void set_rate_max(HolderIndex holder, std::uint64_t rate_max) {
         holders_[holder].traits.rate_max = rate_max;
     }
+    // A new plan of `stripes` stripes, 0 for none; every holder's role is empty then.
+    void set_plan(std::uint32_t stripes, TimePoint now);
+    // REQUIRES: set_plan() with as many stripes
+    void set_role(HolderIndex holder, const Role& role, TimePoint now);
     // Its outstanding reads are asked for elsewhere; their completions are to be told all the same.
     void remove_holder(HolderIndex holder);
 
@@ -95,6 +116,14 @@ class PullScheduler {
         std::uint32_t position = 0;             // in open_
         HolderIndex last_corrupt = UINT32_MAX;  // holder that last sent it corrupt
     };
+    struct Stripe {
+        std::int64_t parent = -1;  // a live holder
+        std::uint32_t cursor = 0;  // no open chunk of the stripe is below
+        TimePoint arrival{};       // of its last chunk, or of its parent
+        Duration gap{};            // between chunks, moving average; 0: none has come yet
+        bool stalled = false;
+        TimePoint since{};  // that it is without a parent, or stalled
+    };
     struct Outstanding {
         std::uint32_t chunk;
         TimePoint since;
@@ -105,6 +134,7 @@ class PullScheduler {
         bool paged = false;  // a page has arrived
         bool complete = false;
         bool page_pending = false;
+        Role role;
         std::uint32_t corrupt = 0;
         Duration page_interval{};
         TimePoint page_due{};
@@ -121,6 +151,16 @@ class PullScheduler {
     bool has(const Holder& holder, std::uint32_t chunk) const;
     bool elsewhere(HolderIndex holder, std::uint32_t chunk) const;
     bool acceptable(HolderIndex holder, std::uint32_t chunk) const;
+    bool left_to(HolderIndex holder, std::uint32_t chunk) const;
+    bool any_stripe_open() const;
+    Duration patience(const Stripe& stripe) const;
+    void find_stalls(TimePoint now);
+    void stripe_arrived(HolderIndex holder, std::uint32_t chunk, TimePoint now);
+    Duration interval_after(const Holder& holder, bool news) const;
+    void drop_role(HolderIndex holder, TimePoint now);
+    bool may_wait(const Holder& holder, std::uint32_t chunk) const;
+    std::int64_t pick_planned(HolderIndex holder);
+    std::int64_t pick_stalled(HolderIndex holder) const;
     std::uint32_t window(const Holder& holder) const;
     bool has_room(const Holder& holder) const;
     bool better_elsewhere(HolderIndex holder, std::uint32_t chunk) const;
@@ -143,7 +183,9 @@ class PullScheduler {
     std::vector<Chunk> chunks_;
     std::vector<std::uint32_t> open_;  // wanted and not asked for
     std::vector<Holder> holders_;
+    std::vector<Stripe> stripes_;     // empty: no plan
     std::vector<HolderIndex> order_;  // scratch
+    TimePoint now_{};                 // of the latest next_actions()
     std::vector<HolderIndex> to_quarantine_;
     std::uint32_t wanted_count_ = 0;
     std::uint32_t verified_count_ = 0;

@@ -16,7 +16,8 @@ std::uint32_t PullScheduler::window(const Holder& holder) const {
 }
 
 bool PullScheduler::has_room(const Holder& holder) const {
-    return holder.live && holder.paged && holder.outstanding.size() < window(holder);
+    const bool known = holder.paged || (holder.role.stripes != 0 && holder.traits.can_wait);
+    return holder.live && known && holder.outstanding.size() < window(holder);
 }
 
 // True if another live holder has the chunk.
@@ -43,7 +44,7 @@ bool PullScheduler::better_elsewhere(HolderIndex index, std::uint32_t chunk) con
 
 bool PullScheduler::acceptable(HolderIndex index, std::uint32_t chunk) const {
     if (chunks_[chunk].last_corrupt == index && elsewhere(index, chunk)) return false;
-    return !better_elsewhere(index, chunk);
+    return left_to(index, chunk) && !better_elsewhere(index, chunk);
 }
 
 std::int64_t PullScheduler::pick_relay(HolderIndex index) {
@@ -133,7 +134,13 @@ bool PullScheduler::allowed(Holder& holder, TimePoint now) {
 }
 
 std::int64_t PullScheduler::pick(HolderIndex index) {
-    return holders_[index].complete ? pick_complete(index) : pick_relay(index);
+    const Holder& holder = holders_[index];
+    if (holder.role.stripes != 0) {
+        const std::int64_t planned = pick_planned(index);
+        if (planned >= 0) return planned;
+    }
+    if (!holder.paged || !any_stripe_open()) return -1;
+    return holder.complete ? pick_complete(index) : pick_relay(index);
 }
 
 void PullScheduler::ask(HolderIndex index, std::uint32_t chunk, TimePoint now,
@@ -150,7 +157,8 @@ void PullScheduler::ask(HolderIndex index, std::uint32_t chunk, TimePoint now,
     }
     holder.outstanding.push_back({chunk, now});
     if (holder.traits.rate_max != 0) holder.tokens -= static_cast<double>(chunk_bytes_);
-    actions.push_back({Action::Kind::read_chunk, index, chunk, c.copies > 1});
+    const bool gated = !has(holder, chunk);
+    actions.push_back({Action::Kind::read_chunk, index, chunk, c.copies > 1, gated});
 }
 
 void PullScheduler::pages(TimePoint now, std::vector<Action>& actions) {
@@ -162,19 +170,21 @@ void PullScheduler::pages(TimePoint now, std::vector<Action>& actions) {
             continue;
         }
         holder.page_pending = true;
-        actions.push_back({Action::Kind::read_page, index, 0, false});
+        actions.push_back({Action::Kind::read_page, index});
     }
 }
 
 void PullScheduler::next_actions(TimePoint now, std::vector<Action>& actions) {
     next_deadline_ = TimePoint::max();
+    now_ = now;
     for (const HolderIndex index : to_quarantine_) {
         if (!holders_[index].live) continue;
         remove_holder(index);
-        actions.push_back({Action::Kind::quarantine_holder, index, 0, false});
+        actions.push_back({Action::Kind::quarantine_holder, index});
     }
     to_quarantine_.clear();
     if (finished()) return;
+    find_stalls(now);
     pages(now, actions);
     order_.clear();
     for (HolderIndex index = 0; index < holders_.size(); ++index) {
@@ -194,7 +204,7 @@ void PullScheduler::next_actions(TimePoint now, std::vector<Action>& actions) {
             if (in_flight_ >= options_.in_flight_max) return;
             if (!has_room(holder) || !allowed(holder, now)) continue;
             std::int64_t chunk = pick(index);
-            if (chunk < 0) chunk = pick_steal(index, now);
+            if (chunk < 0) chunk = stripes_.empty() ? pick_steal(index, now) : pick_stalled(index);
             if (chunk < 0) continue;
             ask(index, static_cast<std::uint32_t>(chunk), now, actions);
             asked = true;

@@ -180,11 +180,9 @@ std::vector<Forest::Node*> Forest::add(std::span<const Member> members) {
             rack.exports.resize(stripes());
         }
         ++rack.members;
-        if (member.complete) {
-            ++rack.complete;
-        } else if (node.slots > 0) {
-            node.preferred = preferred_stripe(member);
-        }
+        if (member.complete) ++rack.complete;
+        if (!member.complete) ++reading_;
+        if (!member.complete && member.relays) node.preferred = preferred_stripe(member);
         if (!member.host.empty()) hosts_[member.host].members.insert(member.id);
         joined.push_back(&node);
     }
@@ -246,6 +244,7 @@ std::vector<Assignment> Forest::leave(MemberId id) {
     withdraw(leaver);
     Rack& rack = racks_.at(leaver.member.rack);
     if (leaver.member.complete) --rack.complete;
+    if (!leaver.member.complete) --reading_;
     if (const auto host = hosts_.find(leaver.member.host); host != hosts_.end()) {
         host->second.members.erase(id);
         if (host->second.members.empty()) hosts_.erase(host);
@@ -264,9 +263,20 @@ void Forest::finish(MemberId id) {
     for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) detach(done, stripe);
     withdraw(done);
     done.member.complete = true;
+    --reading_;
     ++racks_.at(done.member.rack).complete;
     offer(done);
     for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) set_depth(done, stripe, 0);
+}
+
+void Forest::relay(MemberId id) {
+    Node& relay = node(id);
+    if (relay.member.relays || relay.demoted) return;
+    withdraw(relay);
+    relay.member.relays = true;
+    relay.slots = slots_of(relay.member);
+    relay.preferred = preferred_stripe(relay.member);
+    offer(relay);
 }
 
 std::vector<Assignment> Forest::demote(MemberId id) {
@@ -276,6 +286,7 @@ std::vector<Assignment> Forest::demote(MemberId id) {
     for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) detach(slow, stripe);
     withdraw(slow);
     slow.member.relays = false;
+    slow.demoted = true;
     slow.slots = 0;
     for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
         for (const MemberId reader : readers[stripe]) place(node(reader), stripe, changes);

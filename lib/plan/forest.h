@@ -55,6 +55,8 @@ class Forest {
     std::uint32_t stripes() const { return options_.stripes; }
     bool contains(MemberId id) const { return nodes_.contains(id); }
     std::size_t size() const { return nodes_.size(); }
+    // Members that do not have everything.
+    std::size_t readers_in_all() const { return reading_; }
     // REQUIRES of the following: contains(id)
     MemberId parent(MemberId id, std::uint32_t stripe) const;
     bool complete(MemberId id) const { return nodes_.at(id).member.complete; }
@@ -70,6 +72,8 @@ class Forest {
     std::vector<Assignment> leave(MemberId id);
     // Now it has everything: it gives up its parents.
     void finish(MemberId id);
+    // Others may read from it from now on, unless it was demoted.
+    void relay(MemberId id);
     // What reads from it is moved away, and nobody is sent to it any more; it reads on as a leaf.
     std::vector<Assignment> demote(MemberId id);
     // `id` cannot read from `parent`, which may be well for others.
@@ -101,6 +105,7 @@ class Forest {
         std::uint32_t used = 0;
         std::uint32_t host_used = 0;  // by readers on its own host, which has as many
         bool offered = false;
+        bool demoted = false;
         std::vector<MemberId> parents;                // by stripe
         std::vector<std::uint32_t> depths;            // by stripe
         std::vector<std::vector<MemberId>> children;  // by stripe
@@ -156,6 +161,7 @@ class Forest {
     std::map<std::string, Host> hosts_;
     std::set<std::pair<MemberId, std::uint32_t>> orphans_;
     std::set<Load> loads_;  // of all relays
+    std::size_t reading_ = 0;
     std::uint64_t batch_ = 0;
     std::uint64_t next_order_ = 0;
 };

@@ -30,6 +30,7 @@ void visit(V& v, M& m) {
     v.optional("serve_rate_max", m.serve_rate_max);
     v.optional("addresses", m.addresses);
     v.optional("labels", m.labels);
+    v.optional("port_rate", m.port_rate);
 }
 
 template <typename V, Is<PeerRef> M>
@@ -195,6 +196,8 @@ void visit(V& v, M& m) {
     v("readers", m.readers);
     v("addresses", m.addresses);
     v("holding", m.holding);
+    v.optional("stripes", m.stripes);
+    v.optional("ancestor", m.ancestor);
 }
 
 template <typename V, Is<Grant> M>
@@ -205,6 +208,8 @@ void visit(V& v, M& m) {
     v("channel", m.channel);
     v("generation", m.generation);
     v("holders", m.holders);
+    v.optional("stripes", m.stripes);
+    v.optional("plan_ms", m.plan_ms);
 }
 
 template <typename V, Is<RenewRequest> M>

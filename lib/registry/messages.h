@@ -32,7 +32,8 @@ struct PeerInfo {
     bool take_over = false;                        // replace a living peer of this name
     std::uint64_t serve_rate_max = 0;              // bytes/s to all readers together; 0: no cap
     std::map<std::string, std::string> addresses;  // fabric name -> exported address
-    std::map<std::string, std::string> labels;     // e.g. "rack"
+    std::map<std::string, std::string> labels;     // "rack": where it stands, for plans
+    std::uint64_t port_rate = 0;                   // bytes/s of its network ports; 0: not known
 };
 
 // Names a registered peer in every later call. `epoch` fences an earlier life of the same id.
@@ -185,6 +186,8 @@ struct HolderHint {
     std::uint32_t readers = 0;
     std::map<std::string, std::string> addresses;
     Holding holding;
+    std::vector<std::uint32_t> stripes;  // that the plan has this reader read from it
+    bool ancestor = false;               // it is the first to turn to when one of those fails
 };
 
 struct Grant {
@@ -194,6 +197,8 @@ struct Grant {
     std::string channel;  // that resolved it, if any
     std::uint64_t generation = 0;
     std::vector<HolderHint> holders;  // best first
+    std::uint32_t stripes = 0;        // of the plan, chunk % stripes; 0: there is none yet
+    std::uint32_t plan_ms = 0;        // not 0: renew after so long to get one
 };
 
 struct RenewRequest {
@@ -212,7 +217,7 @@ struct CloseRequest {
     double ratio = 0;  // of the time to the lower bound
 };
 
-enum class ReportKind : std::uint8_t { corrupt, unreachable, source_changed };
+enum class ReportKind : std::uint8_t { corrupt, unreachable, source_changed, slow };
 
 // A reader complains of a holder, or (source_changed) a publisher of its own source.
 struct HolderReport {

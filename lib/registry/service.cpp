@@ -142,13 +142,13 @@ Result<void> Service::drop(const PeerRef& peer, const std::string& model, std::u
 Result<Grant> Service::open_pull(const PullRequest& request) {
     WEIGHTCAST_CHECK(check(request));
     WEIGHTCAST_CHECK(enter());
-    return state_.open_pull(request);
+    return state_.open_pull(request, clock_.now());
 }
 
 Result<Grant> Service::renew_pull(const RenewRequest& request) {
     WEIGHTCAST_CHECK(check(request));
     WEIGHTCAST_CHECK(enter());
-    return state_.renew_pull(request);
+    return state_.renew_pull(request, clock_.now());
 }
 
 Result<void> Service::close_pull(const CloseRequest& request) {

@@ -163,6 +163,7 @@ Result<HeartbeatReply> State::heartbeat(const Heartbeat& heartbeat, TimePoint no
         held.holding.bytes_held = progress.bytes_held;
         held.holding.buckets = progress.buckets;
         rank(*peer, *version.value(), held);
+        replan_holding(*peer, *version.value());
     }
     return HeartbeatReply{options_.lease_ms, cluster_.boot_epoch};
 }

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <queue>
 #include <set>
 #include <span>
@@ -19,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "plan/forest.h"
 #include "registry/change.h"
 #include "registry/event.h"
 #include "registry/messages.h"
@@ -37,6 +39,9 @@ struct StateOptions {
     std::uint32_t models_max = 65536;
     std::uint32_t channels_per_model_max = 1024;
     std::uint32_t accusers_to_quarantine = 2;  // distinct readers that report a corrupt holder
+    std::uint32_t stripes = 2;                 // of a plan
+    std::uint32_t gather_ms = 10;      // readers that come so soon after each other are planned
+    std::uint32_t gather_ms_max = 60;  // together; nobody waits longer than this
 };
 
 struct StateCounts {
@@ -83,8 +88,8 @@ class State {
     Result<void> hold(const PeerRef& peer, const Holding& holding);
     Result<void> drop(const PeerRef& peer, const std::string& model, std::uint64_t version);
 
-    Result<Grant> open_pull(const PullRequest& request);
-    Result<Grant> renew_pull(const RenewRequest& request);
+    Result<Grant> open_pull(const PullRequest& request, TimePoint now);
+    Result<Grant> renew_pull(const RenewRequest& request, TimePoint now);
     // Closing twice is no error.
     Result<void> close_pull(const CloseRequest& request);
     Result<std::vector<Change>> report(const HolderReport& report);
@@ -105,8 +110,16 @@ class State {
         std::uint64_t peer = 0;
         auto operator<=>(const Rank&) const = default;
     };
+    // Who reads from whom, as long as somebody reads.
+    struct Planning {
+        plan::Forest forest;
+        std::vector<std::uint64_t> gathering;  // peers that are about to be planned
+        TimePoint since;                       // of the first of them
+        TimePoint last;                        // that one came
+    };
     struct Version {
         VersionInfo info;
+        std::unique_ptr<Planning> planning;
         std::set<Rank> ranked;    // all that may be hinted
         std::set<Rank> complete;  // those of them that have everything
         std::unordered_map<std::string, std::set<Rank>> by_host;
@@ -138,7 +151,7 @@ class State {
         Version* version = nullptr;
         std::string channel;
         std::uint64_t generation = 0;
-        std::vector<std::uint64_t> holders;
+        std::vector<std::uint64_t> holders;  // that count it among their readers
     };
     using Deadline = std::pair<TimePoint, std::uint64_t>;
 
@@ -161,6 +174,18 @@ class State {
                                       std::uint32_t count_max) const;
     Grant fill_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
                      std::uint32_t count_max);
+    HolderHint hint_of(std::uint64_t holder, Version& version) const;
+
+    // Plans (state_plan.cpp)
+    plan::Member member_of(const Peer& peer, Version& version) const;
+    // How long the reader is to wait for its plan; none if it has one.
+    Duration gather(const Peer& reader, Version& version, TimePoint now);
+    void plan_gathered(Version& version);
+    void replan_holding(const Peer& peer, Version& version);
+    void unplan(std::uint64_t peer, Version& version);
+    void shun(const Peer& reader, Version& version, std::span<const std::uint64_t> avoid);
+    void fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t> avoid,
+                      std::uint32_t count_max);
     Result<Pull> resolve(const PullRequest& request);
 
     static VersionInfo describe(const Version& version);

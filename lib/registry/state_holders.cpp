@@ -67,6 +67,7 @@ Result<void> State::hold(const PeerRef& ref, const Holding& holding) {
     unrank(*peer, *version, at->second);
     at->second.holding = holding;
     rank(*peer, *version, at->second);
+    replan_holding(*peer, *version);
     return success();
 }
 
@@ -83,6 +84,7 @@ void State::remove_holding(Peer& peer, Version& version) {
     unrank(peer, version, at->second);
     peer.holdings.erase(at);
     --counts_.holdings;
+    unplan(peer.ref.id, version);
 }
 
 void State::change_readers(std::uint64_t holder, bool more) {
@@ -132,29 +134,37 @@ Grant State::fill_grant(std::uint64_t id, Pull& pull, std::span<const std::uint6
     for (const std::uint64_t holder : std::exchange(pull.holders, {})) {
         change_readers(holder, false);
     }
-    const Peer& reader = peers_.at(pull.peer);
-    pull.holders = choose(reader, *pull.version, avoid, std::min(count_max, options_.hints_max));
-    for (const std::uint64_t holder : pull.holders) change_readers(holder, true);
     Grant grant;
     grant.pull = id;
     grant.lease_ms = options_.lease_ms;
     grant.version = describe(*pull.version);
     grant.channel = pull.channel;
     grant.generation = pull.generation;
-    grant.holders.reserve(pull.holders.size());
+    count_max = std::min(count_max, options_.hints_max);
+    if (pull.version->planning && pull.version->planning->forest.contains(pull.peer)) {
+        fill_planned(grant, pull, avoid, count_max);
+        return grant;
+    }
+    pull.holders = choose(peers_.at(pull.peer), *pull.version, avoid, count_max);
+    for (const std::uint64_t holder : pull.holders) change_readers(holder, true);
     for (const std::uint64_t holder : pull.holders) {
-        const Peer& peer = peers_.at(holder);
-        HolderHint& hint = grant.holders.emplace_back();
-        hint.peer = peer.ref;
-        hint.name = peer.info.name;
-        hint.host = peer.info.host;
-        hint.incarnation = peer.info.incarnation;
-        hint.serve_rate_max = peer.info.serve_rate_max;
-        hint.readers = peer.readers;
-        hint.addresses = peer.info.addresses;
-        hint.holding = peer.holdings.at(pull.version).holding;
+        grant.holders.push_back(hint_of(holder, *pull.version));
     }
     return grant;
+}
+
+HolderHint State::hint_of(std::uint64_t holder, Version& version) const {
+    const Peer& peer = peers_.at(holder);
+    HolderHint hint;
+    hint.peer = peer.ref;
+    hint.name = peer.info.name;
+    hint.host = peer.info.host;
+    hint.incarnation = peer.info.incarnation;
+    hint.serve_rate_max = peer.info.serve_rate_max;
+    hint.readers = peer.readers;
+    hint.addresses = peer.info.addresses;
+    hint.holding = peer.holdings.at(&version).holding;
+    return hint;
 }
 
 Result<State::Pull> State::resolve(const PullRequest& request) {
@@ -189,7 +199,7 @@ Result<State::Pull> State::resolve(const PullRequest& request) {
     return pull;
 }
 
-Result<Grant> State::open_pull(const PullRequest& request) {
+Result<Grant> State::open_pull(const PullRequest& request, TimePoint now) {
     WEIGHTCAST_TRY(Peer* const peer, find_peer(request.peer));
     if (peer->pulls.size() >= options_.pulls_per_peer_max) {
         return Error{Code::no_space, 0,
@@ -202,18 +212,29 @@ Result<Grant> State::open_pull(const PullRequest& request) {
     peer->pulls.insert(id);
     Pull& kept = pulls_[id] = std::move(pull);
     counts_.pulls = pulls_.size();
+    Version& version = *kept.version;
+    // Who opens a pull is about to ask for its plan.
+    if (version.planning && !version.planning->gathering.empty()) version.planning->last = now;
     return fill_grant(id, kept, {}, request.holders_max);
 }
 
-Result<Grant> State::renew_pull(const RenewRequest& request) {
-    WEIGHTCAST_CHECK(find_peer(request.peer));
+Result<Grant> State::renew_pull(const RenewRequest& request, TimePoint now) {
+    WEIGHTCAST_TRY(Peer* const reader, find_peer(request.peer));
     const auto found = pulls_.find(request.pull);
     if (found == pulls_.end() || found->second.peer != request.peer.id) {
         return Error{Code::stale, 0,
                      fmt::format("there is no read lease {} of peer {}: open a new pull",
                                  request.pull, request.peer.id)};
     }
-    return fill_grant(request.pull, found->second, request.avoid, request.holders_max);
+    Version& version = *found->second.version;
+    const Duration wait = gather(*reader, version, now);
+    shun(*reader, version, request.avoid);
+    Grant grant = fill_grant(request.pull, found->second, request.avoid, request.holders_max);
+    if (wait > Duration::zero()) {
+        const auto ms = std::chrono::ceil<std::chrono::milliseconds>(wait).count();
+        grant.plan_ms = static_cast<std::uint32_t>(ms);
+    }
+    return grant;
 }
 
 Result<void> State::close_pull(const CloseRequest& request) {
@@ -230,9 +251,15 @@ void State::remove_pull(std::uint64_t id) {
     const auto found = pulls_.find(id);
     WEIGHTCAST_ASSERT(found != pulls_.end());
     for (const std::uint64_t holder : found->second.holders) change_readers(holder, false);
-    peers_.at(found->second.peer).pulls.erase(id);
+    Peer& reader = peers_.at(found->second.peer);
+    Version& version = *found->second.version;
+    reader.pulls.erase(id);
     pulls_.erase(found);
     counts_.pulls = pulls_.size();
+    const auto held = reader.holdings.find(&version);
+    if (held == reader.holdings.end() || !held->second.holding.complete) {
+        unplan(reader.ref.id, version);
+    }
 }
 
 void State::accuse(const Peer& reporter, Peer& holder, Version& version) {
@@ -244,6 +271,7 @@ void State::accuse(const Peer& reporter, Peer& holder, Version& version) {
     if (!version.quarantined.insert(holder.ref.id).second) return;
     const auto held = holder.holdings.find(&version);
     if (held != holder.holdings.end()) unrank(holder, version, held->second);
+    unplan(holder.ref.id, version);
     ++counts_.quarantines;
     events_.push_back({.kind = EventKind::holder_quarantined,
                        .model = version.info.model,
@@ -276,6 +304,11 @@ Result<std::vector<Change>> State::report(const HolderReport& report) {
     }
     const auto holder = peers_.find(report.holder);
     if (holder == peers_.end() || holder->first == reporter->ref.id) return changes;
+    if (report.kind == ReportKind::slow && version->planning &&
+        version->planning->forest.contains(report.holder) &&
+        !version->planning->forest.complete(report.holder)) {
+        version->planning->forest.demote(report.holder);
+    }
     if (report.kind == ReportKind::corrupt) {
         if (reporter->distrusted.size() < kDistrustedMax) {
             reporter->distrusted.emplace(version, report.holder);

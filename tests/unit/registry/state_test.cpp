@@ -170,7 +170,7 @@ TEST_CASE("publish moves a channel forwards only, setting it moves it anywhere")
     REQUIRE_OK(back);
     CHECK(back.value().generation == 2);
     REQUIRE_OK(world.publish(sample_publish(a, 5, "five", "stable")));
-    const auto grant = world.state.open_pull(sample_pull(a, ""));
+    const auto grant = world.state.open_pull(sample_pull(a, ""), world.now);
     REQUIRE_OK(grant);
     CHECK(grant.value().version.version == 4);
     CHECK(grant.value().generation == 2);
@@ -194,12 +194,14 @@ TEST_CASE("pull is resolved by version or channel, and what is unknown is not fo
     World world;
     const PeerRef a = world.join("a");
     REQUIRE_OK(world.publish(sample_publish(a, 1, "one", "canary")));
-    CHECK(world.state.open_pull(sample_pull(a, ":canary")).value().channel == "canary");
-    CHECK(world.state.open_pull(sample_pull(a, "@1")).value().holders.empty());
-    CHECK(world.state.open_pull(sample_pull(a, "")).error().code == Code::not_found);
-    CHECK(world.state.open_pull(sample_pull(a, "@2")).error().code == Code::not_found);
-    CHECK(world.state.open_pull(sample_pull(a, "@1x")).error().code == Code::invalid_input);
-    CHECK(world.state.open_pull(sample_pull(a, "1")).error().code == Code::invalid_input);
+    CHECK(world.state.open_pull(sample_pull(a, ":canary"), world.now).value().channel == "canary");
+    CHECK(world.state.open_pull(sample_pull(a, "@1"), world.now).value().holders.empty());
+    CHECK(world.state.open_pull(sample_pull(a, ""), world.now).error().code == Code::not_found);
+    CHECK(world.state.open_pull(sample_pull(a, "@2"), world.now).error().code == Code::not_found);
+    CHECK(world.state.open_pull(sample_pull(a, "@1x"), world.now).error().code ==
+          Code::invalid_input);
+    CHECK(world.state.open_pull(sample_pull(a, "1"), world.now).error().code ==
+          Code::invalid_input);
 }
 
 TEST_CASE("hints: own host first, then the least read, never the reader, one that is complete") {
@@ -214,9 +216,9 @@ TEST_CASE("hints: own host first, then the least read, never the reader, one tha
     // The source has readers, relays have none.
     for (int i = 0; i < 3; ++i) {
         REQUIRE_OK(world.state.open_pull(
-            sample_pull(world.join("other" + std::to_string(i), "elsewhere"), "@1", 1)));
+            sample_pull(world.join("other" + std::to_string(i), "elsewhere"), "@1", 1), world.now));
     }
-    const auto grant = world.state.open_pull(sample_pull(reader, "@1", 4));
+    const auto grant = world.state.open_pull(sample_pull(reader, "@1", 4), world.now);
     REQUIRE_OK(grant);
     const auto hinted = names(grant.value());
     REQUIRE(hinted.size() == 4);
@@ -235,7 +237,7 @@ TEST_CASE("readers spread over holders, and leave them when they close or die") 
     for (int i = 0; i < 3; ++i) world.join_holder("h" + std::to_string(i), true, "host-h");
     for (int i = 0; i < 40; ++i) {
         readers.push_back(world.join("r" + std::to_string(i), "host-r"));
-        const auto grant = world.state.open_pull(sample_pull(readers.back(), "@1", 1));
+        const auto grant = world.state.open_pull(sample_pull(readers.back(), "@1", 1), world.now);
         REQUIRE_OK(grant);
         pulls.push_back(grant.value().pull);
         ++picked[grant.value().holders.at(0).name];
@@ -260,16 +262,19 @@ TEST_CASE("renewal avoids whom it is told to, and ends with the reader's registr
     world.join_publisher();
     const PeerRef other = world.join_holder("other");
     const PeerRef reader = world.join("reader");
-    const auto grant = world.state.open_pull(sample_pull(reader));
+    const auto grant = world.state.open_pull(sample_pull(reader), world.now);
     REQUIRE_OK(grant);
     CHECK(grant.value().holders.size() == 2);
-    const auto renewed = world.state.renew_pull({reader, grant.value().pull, {other.id}, 16});
+    const auto renewed =
+        world.state.renew_pull({reader, grant.value().pull, {other.id}, 16}, world.now);
     REQUIRE_OK(renewed);
     CHECK(names(renewed.value()) == std::vector<std::string>{"source"});
     CHECK(renewed.value().holders[0].readers == 1);
-    CHECK(world.state.renew_pull({other, grant.value().pull, {}, 16}).error().code == Code::stale);
+    CHECK(world.state.renew_pull({other, grant.value().pull, {}, 16}, world.now).error().code ==
+          Code::stale);
     world.state.leave(reader);
-    CHECK(world.state.renew_pull({reader, grant.value().pull, {}, 16}).error().code == Code::stale);
+    CHECK(world.state.renew_pull({reader, grant.value().pull, {}, 16}, world.now).error().code ==
+          Code::stale);
 }
 
 TEST_CASE("corrupt holder: gone at once for its accuser, for all after a second reader") {
@@ -282,8 +287,8 @@ TEST_CASE("corrupt holder: gone at once for its accuser, for all after a second 
     const HolderReport accusation{first, bad.id, "m", 1, ReportKind::corrupt, "chunk 3"};
     REQUIRE_OK(world.report(accusation));
     REQUIRE_OK(world.report(accusation));
-    CHECK(names(world.state.open_pull(sample_pull(first)).value()).size() == 1);
-    CHECK(names(world.state.open_pull(sample_pull(third)).value()).size() == 2);
+    CHECK(names(world.state.open_pull(sample_pull(first), world.now).value()).size() == 1);
+    CHECK(names(world.state.open_pull(sample_pull(third), world.now).value()).size() == 2);
     HolderReport again = accusation;
     again.reporter = second;
     world.state.take_events();
@@ -292,11 +297,11 @@ TEST_CASE("corrupt holder: gone at once for its accuser, for all after a second 
     REQUIRE(events.size() == 1);
     CHECK(events[0].kind == EventKind::holder_quarantined);
     CHECK(events[0].peer == bad.id);
-    CHECK(names(world.state.open_pull(sample_pull(third)).value()) ==
+    CHECK(names(world.state.open_pull(sample_pull(third), world.now).value()) ==
           std::vector<std::string>{"source"});
     // Holding the same version again does not clear it.
     REQUIRE_OK(world.state.hold(bad, sample_holding(1, true)));
-    CHECK(names(world.state.open_pull(sample_pull(third)).value()).size() == 1);
+    CHECK(names(world.state.open_pull(sample_pull(third), world.now).value()).size() == 1);
     CHECK(world.state.counts().quarantines == 1);
     CHECK_FALSE(world.state.list_models()[0].versions[0].quarantined);
     REQUIRE_OK(world.state.heartbeat({source, {}}, world.now));
@@ -311,14 +316,14 @@ TEST_CASE("changed source: its holding goes, the version too if nobody else has 
     CHECK(world.report(report).error().code == Code::refused);
     report.reporter = source;
     REQUIRE_OK(world.report(report));
-    CHECK(names(world.state.open_pull(sample_pull(reader)).value()) ==
+    CHECK(names(world.state.open_pull(sample_pull(reader), world.now).value()) ==
           std::vector<std::string>{"other"});
     CHECK_FALSE(world.state.list_models()[0].versions[0].quarantined);
     REQUIRE_OK(world.report({other, other.id, "m", 1, ReportKind::source_changed, ""}));
-    CHECK(world.state.open_pull(sample_pull(reader)).value().version.quarantined);
+    CHECK(world.state.open_pull(sample_pull(reader), world.now).value().version.quarantined);
     // Publishing the same bytes again takes it back.
     REQUIRE_OK(world.publish(sample_publish(source, 1, "one")));
-    CHECK_FALSE(world.state.open_pull(sample_pull(reader)).value().version.quarantined);
+    CHECK_FALSE(world.state.open_pull(sample_pull(reader), world.now).value().version.quarantined);
 }
 
 TEST_CASE("progress in a heartbeat makes a partial holder complete, buckets are found") {
@@ -342,7 +347,7 @@ TEST_CASE("same seed and same commands give the same hints") {
         world.join_publisher();
         for (int i = 0; i < 20; ++i) world.join_holder("h" + std::to_string(i));
         const PeerRef reader = world.join("reader", "far");
-        return names(world.state.open_pull(sample_pull(reader, "@1", 5)).value());
+        return names(world.state.open_pull(sample_pull(reader, "@1", 5), world.now).value());
     };
     CHECK(play(3) == play(3));
     CHECK(play(3) != play(4));

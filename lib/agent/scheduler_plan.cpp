@@ -1,0 +1,157 @@
+// Reading by a plan: parents, and what happens when one of them brings nothing.
+#include "agent/scheduler.h"
+#include "base/assert.h"
+
+namespace weightcast::agent {
+namespace {
+
+constexpr int kScanned = 1024;  // chunks of a stripe that are looked at for one that a parent has
+constexpr int kStallGaps = 8;   // mean times between two chunks that make a stall
+constexpr auto kAncestorsAlone = std::chrono::milliseconds(50);  // before others than ancestors
+
+}  // namespace
+
+void PullScheduler::set_plan(std::uint32_t stripes, TimePoint now) {
+    if (stripes_.size() != stripes) {
+        stripes_.assign(stripes, Stripe{});
+        for (Stripe& stripe : stripes_) stripe.since = now;
+    }
+    for (Stripe& stripe : stripes_) stripe.parent = -1;
+    for (Holder& holder : holders_) holder.role = {};
+}
+
+void PullScheduler::set_role(HolderIndex index, const Role& role, TimePoint now) {
+    Holder& holder = holders_[index];
+    if (!holder.live) return;
+    holder.role = role;
+    for (std::uint32_t s = 0; s < stripes_.size(); ++s) {
+        if ((role.stripes >> s & 1U) == 0) continue;
+        Stripe& stripe = stripes_[s];
+        stripe.parent = index;
+        stripe.stalled = false;
+        stripe.arrival = now;
+    }
+    if (role.stripes != 0) holder.page_due = now;
+}
+
+void PullScheduler::drop_role(HolderIndex index, TimePoint now) {
+    for (Stripe& stripe : stripes_) {
+        if (stripe.parent != index) continue;
+        stripe.parent = -1;
+        stripe.stalled = false;
+        stripe.since = now;
+    }
+    holders_[index].role = {};
+    for (Holder& holder : holders_) holder.page_due = std::min(holder.page_due, now);
+}
+
+// How soon to look at a holder's page again.
+Duration PullScheduler::interval_after(const Holder& holder, bool news) const {
+    const Duration longer = holder.page_interval * 3 / 2;
+    if (stripes_.empty()) {
+        return news ? options_.page_interval : std::min(longer, options_.page_interval_max);
+    }
+    if (holder.role.stripes != 0) {
+        if (holder.traits.can_wait) return options_.page_interval_waiting;
+        return news ? options_.page_interval : std::min(longer, options_.page_interval_parent);
+    }
+    return any_stripe_open() ? options_.page_interval_parent : options_.page_interval_other;
+}
+
+// True if holders that are not the parent may be needed.
+bool PullScheduler::any_stripe_open() const {
+    return stripes_.empty() ||
+           std::any_of(stripes_.begin(), stripes_.end(),
+                       [](const Stripe& stripe) { return stripe.parent < 0 || stripe.stalled; });
+}
+
+// True if the plan lets this holder be asked for the chunk.
+bool PullScheduler::left_to(HolderIndex index, std::uint32_t chunk) const {
+    if (stripes_.empty()) return true;
+    const Stripe& stripe = stripes_[chunk % stripes_.size()];
+    if (stripe.parent == index) return true;
+    if (stripe.parent >= 0 && chunks_[chunk].last_corrupt == stripe.parent) return true;
+    if (stripe.parent >= 0 && !stripe.stalled) return false;
+    return holders_[index].role.ancestor || now_ - stripe.since > kAncestorsAlone;
+}
+
+Duration PullScheduler::patience(const Stripe& stripe) const {
+    if (stripe.gap == Duration::zero()) return options_.stall_first;
+    return std::clamp(stripe.gap * kStallGaps, options_.stall_min, options_.stall_max);
+}
+
+void PullScheduler::find_stalls(TimePoint now) {
+    for (std::uint32_t s = 0; s < stripes_.size(); ++s) {
+        Stripe& stripe = stripes_[s];
+        if (stripe.parent < 0 || stripe.stalled) continue;
+        TimePoint oldest = TimePoint::max();
+        for (const Outstanding& read :
+             holders_[static_cast<std::size_t>(stripe.parent)].outstanding) {
+            if (read.chunk % stripes_.size() == s) oldest = std::min(oldest, read.since);
+        }
+        if (oldest == TimePoint::max()) continue;
+        const TimePoint end = std::max(oldest, stripe.arrival) + patience(stripe);
+        if (now < end) {
+            due(end);
+            continue;
+        }
+        stripe.stalled = true;
+        stripe.since = now;
+        for (Holder& holder : holders_) holder.page_due = std::min(holder.page_due, now);
+    }
+}
+
+void PullScheduler::stripe_arrived(HolderIndex index, std::uint32_t chunk, TimePoint now) {
+    if (stripes_.empty()) return;
+    Stripe& stripe = stripes_[chunk % stripes_.size()];
+    if (stripe.parent != index) return;
+    const Duration gap = now - stripe.arrival;
+    stripe.gap = stripe.gap == Duration::zero() ? gap : (stripe.gap * 7 + gap) / 8;
+    stripe.arrival = now;
+    stripe.stalled = false;
+}
+
+// The first open chunk of the stripes that are read from this holder; of several the one whose
+// stripe is behind.
+std::int64_t PullScheduler::pick_planned(HolderIndex index) {
+    const Holder& holder = holders_[index];
+    const auto step = static_cast<std::uint32_t>(stripes_.size());
+    std::int64_t best = -1;
+    for (std::uint32_t s = 0; s < step; ++s) {
+        Stripe& stripe = stripes_[s];
+        if (stripe.parent != index) continue;
+        if (stripe.cursor % step != s) stripe.cursor = s;
+        while (stripe.cursor < chunks_.size() && chunks_[stripe.cursor].state != State::open) {
+            stripe.cursor += step;
+        }
+        std::uint32_t chunk = stripe.cursor;
+        for (int scanned = 0; scanned < kScanned && chunk < chunks_.size(); ++scanned) {
+            const bool lied = chunks_[chunk].last_corrupt == index && elsewhere(index, chunk);
+            const bool open = chunks_[chunk].state == State::open && !lied;
+            const bool there = holder.paged && has(holder, chunk);
+            if (open && (there || may_wait(holder, chunk))) break;
+            chunk += step;
+            if (scanned + 1 == kScanned) chunk = static_cast<std::uint32_t>(chunks_.size());
+        }
+        if (chunk < chunks_.size() && (best < 0 || chunk < best)) best = chunk;
+    }
+    return best;
+}
+
+// A chunk that a stalled parent owes, if this holder has it.
+std::int64_t PullScheduler::pick_stalled(HolderIndex index) const {
+    for (const Stripe& stripe : stripes_) {
+        if (!stripe.stalled || stripe.parent < 0 || stripe.parent == index) continue;
+        const Holder& parent = holders_[static_cast<std::size_t>(stripe.parent)];
+        for (const Outstanding& read : parent.outstanding) {
+            const Chunk& chunk = chunks_[read.chunk];
+            const bool owed = chunk.state == State::asked && chunk.copies == 1;
+            if (owed && has(holders_[index], read.chunk) && left_to(index, read.chunk)) {
+                return read.chunk;
+            }
+        }
+    }
+    return -1;
+}
+
+}  // namespace weightcast::agent

@@ -1,0 +1,152 @@
+// The plan of a version: a forest of those who read it and those who have it all.
+#include <algorithm>
+
+#include "registry/state.h"
+
+namespace weightcast::registry {
+namespace {
+
+constexpr std::size_t kAncestorsMax = 8;  // hinted to a reader
+constexpr std::size_t kOthersMax = 2;     // holders beyond parents and ancestors
+
+}  // namespace
+
+plan::Member State::member_of(const Peer& peer, Version& version) const {
+    plan::Member member;
+    member.id = peer.ref.id;
+    member.host = peer.info.host;
+    const auto rack = peer.info.labels.find("rack");
+    if (rack != peer.info.labels.end()) member.rack = rack->second;
+    member.rate = static_cast<double>(peer.info.port_rate);
+    const auto cap = static_cast<double>(peer.info.serve_rate_max);
+    if (cap > 0) member.rate = member.rate > 0 ? std::min(member.rate, cap) : cap;
+    const auto held = peer.holdings.find(&version);
+    member.relays = held != peer.holdings.end() && !version.quarantined.contains(peer.ref.id);
+    member.complete = member.relays && held->second.holding.complete;
+    return member;
+}
+
+Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
+    const std::uint64_t id = reader.ref.id;
+    if (!version.planning) {
+        plan::ForestOptions options;
+        options.stripes = options_.stripes;
+        options.reader_rate = static_cast<double>(reader.info.port_rate);
+        version.planning = std::make_unique<Planning>(Planning{plan::Forest(options), {}, {}, {}});
+        std::vector<plan::Member> sources;
+        for (const Rank& rank : version.complete) {
+            sources.push_back(member_of(peers_.at(rank.peer), version));
+        }
+        version.planning->forest.join(sources);
+    }
+    Planning& planning = *version.planning;
+    if (planning.forest.contains(id)) return Duration::zero();
+    auto& gathering = planning.gathering;
+    if (std::find(gathering.begin(), gathering.end(), id) == gathering.end()) {
+        if (gathering.empty()) planning.since = now;
+        planning.last = now;
+        gathering.push_back(id);
+    }
+    const TimePoint end =
+        std::min(planning.since + std::chrono::milliseconds(options_.gather_ms_max),
+                 planning.last + std::chrono::milliseconds(options_.gather_ms));
+    if (now < end) return end - now;
+    plan_gathered(version);
+    return Duration::zero();
+}
+
+void State::plan_gathered(Version& version) {
+    Planning& planning = *version.planning;
+    std::vector<plan::Member> members;
+    for (const std::uint64_t id : std::exchange(planning.gathering, {})) {
+        members.push_back(member_of(peers_.at(id), version));
+    }
+    planning.forest.join(members);
+}
+
+// The peer holds the version now, or has all of it.
+void State::replan_holding(const Peer& peer, Version& version) {
+    if (!version.planning) return;
+    plan::Forest& forest = version.planning->forest;
+    const plan::Member member = member_of(peer, version);
+    if (forest.contains(member.id)) {
+        if (member.complete) forest.finish(member.id);
+        if (member.relays) forest.relay(member.id);
+    } else if (member.complete) {
+        forest.join({&member, 1});
+    }
+}
+
+void State::unplan(std::uint64_t peer, Version& version) {
+    if (!version.planning) return;
+    Planning& planning = *version.planning;
+    std::erase(planning.gathering, peer);
+    planning.forest.leave(peer);
+    if (planning.forest.readers_in_all() == 0 && planning.gathering.empty()) {
+        version.planning.reset();
+    }
+}
+
+// A reader cannot read from these, or was lied to.
+void State::shun(const Peer& reader, Version& version, std::span<const std::uint64_t> avoid) {
+    if (!version.planning || !version.planning->forest.contains(reader.ref.id)) return;
+    plan::Forest& forest = version.planning->forest;
+    if (forest.complete(reader.ref.id)) return;
+    for (std::uint32_t stripe = 0; stripe < forest.stripes(); ++stripe) {
+        const std::uint64_t parent = forest.parent(reader.ref.id, stripe);
+        if (parent == plan::kNobody) continue;
+        const bool shunned = std::find(avoid.begin(), avoid.end(), parent) != avoid.end() ||
+                             reader.distrusted.contains({&version, parent});
+        if (shunned) forest.part(reader.ref.id, parent);
+    }
+    forest.adopt_orphans();
+}
+
+void State::fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t> avoid,
+                         std::uint32_t count_max) {
+    Version& version = *pull.version;
+    const plan::Forest& forest = version.planning->forest;
+    const Peer& reader = peers_.at(pull.peer);
+    grant.stripes = forest.stripes();
+    std::vector<std::uint64_t> passed(avoid.begin(), avoid.end());
+    const auto is_new = [&](std::uint64_t id) {
+        if (id == plan::kNobody || id == pull.peer) return false;
+        if (std::find(passed.begin(), passed.end(), id) != passed.end()) return false;
+        passed.push_back(id);
+        return !reader.distrusted.contains({&version, id});
+    };
+    for (std::uint32_t stripe = 0; !forest.complete(pull.peer) && stripe < forest.stripes();
+         ++stripe) {
+        const std::uint64_t parent = forest.parent(pull.peer, stripe);
+        const auto known =
+            std::find_if(grant.holders.begin(), grant.holders.end(),
+                         [&](const HolderHint& hint) { return hint.peer.id == parent; });
+        if (known != grant.holders.end()) {
+            known->stripes.push_back(stripe);
+        } else if (is_new(parent)) {
+            change_readers(parent, true);
+            pull.holders.push_back(parent);
+            grant.holders.push_back(hint_of(parent, version));
+            grant.holders.back().stripes.push_back(stripe);
+        }
+    }
+    const std::size_t parents = grant.holders.size();
+    for (std::size_t i = 0; i < parents; ++i) {
+        const std::uint64_t parent = grant.holders[i].peer.id;
+        if (forest.complete(parent)) continue;
+        for (const std::uint32_t stripe : grant.holders[i].stripes) {
+            const std::uint64_t above = forest.parent(parent, stripe);
+            if (grant.holders.size() >= parents + kAncestorsMax || !is_new(above)) continue;
+            grant.holders.push_back(hint_of(above, version));
+            grant.holders.back().ancestor = true;
+        }
+    }
+    const std::size_t planned = grant.holders.size();
+    const auto room = static_cast<std::uint32_t>(
+        planned >= count_max ? 0 : std::min<std::size_t>(count_max - planned, kOthersMax));
+    for (const std::uint64_t other : choose(reader, version, passed, room)) {
+        grant.holders.push_back(hint_of(other, version));
+    }
+}
+
+}  // namespace weightcast::registry
