@@ -1,0 +1,327 @@
+#!/usr/bin/env python3
+"""Measures weightcast and its peers on the same work: host 0 has a file, all others are to have it,
+over a network of namespaces with shaped links. Prints tables in Markdown.
+
+The clock runs from the launch of the receivers until the last one has all bytes; then each copy is
+compared. M is the file's size, R the rate of a host's link: no way of copying is faster than M/R,
+and TCP's headers alone make 1.046 of it. README.md beside this file says what the columns mean."""
+
+import argparse
+import os
+import pathlib
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import report
+from network import HEADER_FLOOR, Network, Unavailable, remove
+from peers import PEERS, WEIGHTS, Job
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+MIB = 1 << 20
+MEMORY = pathlib.Path("/dev/shm")
+SAMPLE_S = 0.02
+FIRST_BYTES = 64 << 10  # More than a receiver gets of anything but the file.
+STALL_S = 40  # No receiver got anything for so long: it hangs.
+STALL_BYTES = 256 << 10
+DEFAULT_PEERS = [name for name in PEERS if name not in ("chain-sorted", "weightcast-labels")]
+
+
+class Case:
+    """A network, and what happens in it. `hosts` counts the publisher, but not the joiner."""
+
+    special_title = ""  # Of the column that only this scenario has.
+
+    def __init__(self, scenario, hosts, rate_mbit, racks=1, peers=None):
+        self.scenario, self.hosts, self.rate_mbit = scenario, hosts, rate_mbit
+        self.racks = racks
+        self.victim = hosts // 2  # The one that dies, is cut off, or is slow.
+
+    def network(self):
+        return Network(self.hosts + (self.scenario == "joiner"), self.rate_mbit, self.racks)
+
+    def order(self, seed):
+        """The receivers in the order in which they start."""
+        hosts = list(range(1, self.hosts))
+        if self.scenario == "racks":
+            random.Random(seed).shuffle(hosts)
+        return hosts
+
+    def least_s(self, total_bytes):
+        return total_bytes * 8 / self.rate_mbit / 1e6
+
+
+SCENARIOS = {
+    "flat": ("a flat network of equals",
+             [Case("flat", hosts, rate) for hosts, rate in
+              ((4, 200), (8, 200), (16, 200), (32, 100), (64, 100))]),
+    "kill": ("one receiver is killed at half of M/R", [Case("kill", 8, 200)]),
+    "cable": ("one receiver's cable is pulled at half of M/R", [Case("cable", 8, 200)]),
+    "joiner": ("one more receiver starts at half of M/R", [Case("joiner", 8, 200)]),
+    "slow": ("one receiver's host has a quarter of the rate", [Case("slow", 8, 200)]),
+    "racks": ("4 racks, each with an uplink of one host's rate; receivers start in random order",
+              [Case("racks", 16, 200, racks=4)]),
+}
+
+
+class Monitor(threading.Thread):
+    """Notes when each host got its first bytes, and what all of them got."""
+
+    def __init__(self, network):
+        super().__init__(daemon=True)
+        self.network = network
+        self.begin = network.counters()
+        self.first_at = {}
+        self.now = self.begin
+        self._ending = threading.Event()
+        self.start()
+
+    def run(self):
+        while not self._ending.wait(SAMPLE_S):
+            self.now, at = self.network.counters(), time.monotonic()
+            for host, (now, before) in enumerate(zip(self.now, self.begin)):
+                if host not in self.first_at and now[1] - before[1] >= FIRST_BYTES:
+                    self.first_at[host] = at
+
+    def received(self, hosts):
+        return sum(self.now[host][1] - self.begin[host][1] for host in hosts)
+
+    def stop(self):
+        """The bytes that the publisher sent."""
+        self._ending.set()
+        self.join()
+        self.now = self.network.counters()
+        return self.now[0][0] - self.begin[0][0]
+
+
+class Run:
+    """One peer does the job of one case once."""
+
+    def __init__(self, bench, case, peer, number):
+        self.bench, self.case, self.peer, self.number = bench, case, peer, number
+        self.options = bench.options
+        self.least_s = case.least_s(self.options.bytes)
+        self.receivers, self.joiner, self.note = [], None, ""
+
+    def measure(self):
+        case = self.case
+        folder = pathlib.Path(tempfile.mkdtemp(dir=self.bench.folder, prefix="run-"))
+        try:
+            with case.network() as network:
+                if case.scenario == "slow":
+                    network.set_rate(case.victim, case.rate_mbit / 4)
+                job = Job(network, self.bench.source, folder, self.options)
+                try:
+                    sent, monitor = self._run(job, network)
+                finally:
+                    self._keep_logs(job)
+            return self._judge(job, sent, monitor)
+        finally:
+            shutil.rmtree(folder)
+
+    def _run(self, job, network):
+        self.peer.prepare(job)
+        order = self.case.order(self.options.seed + self.number)
+        self.receivers = self.peer.receivers(job, order)
+        if self.case.scenario == "joiner" and self.peer.joins:
+            self.joiner = self.peer.receiver(job, self.case.hosts)
+        monitor = Monitor(network)
+        self.begin = time.monotonic()
+        for one in self.receivers:
+            one.go()
+        waiting = [one for one in [*self.receivers, self.joiner]
+                   if one and not self._is_lost(one)]
+        if self.case.scenario in ("kill", "cable", "joiner"):
+            self._wait(waiting, monitor, self.begin + self.least_s / 2)
+            self._interfere(network)
+        self.note = self._wait(waiting, monitor,
+                               self.begin + 1.5 * self.case.hosts * self.least_s + STALL_S)
+        return monitor.stop(), monitor
+
+    def _is_lost(self, one):
+        return self.case.scenario in ("kill", "cable") and one.host == self.case.victim
+
+    def _interfere(self, network):
+        if self.case.scenario == "kill":
+            next(one for one in self.receivers if self._is_lost(one)).kill()
+        elif self.case.scenario == "cable":
+            network.set_cable(self.case.victim, False)
+        elif self.joiner:
+            self.joiner.go()
+
+    @staticmethod
+    def _wait(waiting, monitor, until):
+        """Waits until then, or until nothing more is to come; why it gave up, or ""."""
+        got, moved_at = 0, time.monotonic()
+        while not all(one.is_settled() for one in waiting):
+            now = time.monotonic()
+            unsettled = [one.host for one in waiting if not one.is_settled()]
+            if monitor.received(unsettled) > got + STALL_BYTES:
+                moved_at = now
+            if now - moved_at > STALL_S:
+                return "hangs"
+            if now > until:
+                return "too slow"
+            if moved_at == now:
+                got = monitor.received(unsettled)
+            time.sleep(0.005)
+        return ""
+
+    def _keep_logs(self, job):
+        if self.options.logs:
+            name = f"{self.case.scenario}-{self.case.hosts}-{self.peer.name}-{self.number}"
+            shutil.copytree(job.logs, self.options.logs / name, dirs_exist_ok=True)
+
+    def _judge(self, job, sent, monitor):
+        """Compares the copies, and makes a sample of the run."""
+        expected = [one for one in self.receivers if not self._is_lost(one)]
+        everybody = expected + ([self.joiner] if self.joiner else [])
+        failed = [one for one in everybody if one.done_at is None]
+        wrong = [one for one in everybody if one.done_at and not same(job.copy(one.host), job.file)]
+        for one in wrong:
+            one.done_at = None
+        if wrong:
+            self.note = f"{len(wrong)} wrong copies"
+        elif failed and not self.note:
+            self.note = failed[0].program.last_message()[:80]
+        sample = report.Sample(self.case, self.peer.name, self.number, self.options.bytes)
+        sample.times_s = [one.done_at - self.begin for one in expected if one.done_at]
+        sample.receivers = len(expected)
+        sample.note = self.note
+        sample.sent_bytes = sent
+        firsts = [monitor.first_at[one.host] - self.begin for one in expected
+                  if one.host in monitor.first_at]
+        sample.first_s = max(firsts, default=None)
+        special = self._special()
+        if special and special.done_at:
+            sample.special_s = special.done_at - special.begun_at
+        return sample
+
+    def _special(self):
+        if self.case.scenario == "slow":
+            return next(one for one in self.receivers if one.host == self.case.victim)
+        return self.joiner
+
+
+def same(copy, source):
+    return subprocess.run(["cmp", "-s", copy, source], check=False).returncode == 0
+
+
+class Bench:
+    def __init__(self, options, folder):
+        self.options, self.folder = options, folder
+        self.source = folder / "source"
+        self.source.mkdir()
+        with open(self.source / WEIGHTS, "wb") as file:
+            for _ in range(0, options.bytes, MIB):
+                file.write(os.urandom(MIB))
+
+    def measure(self, cases):
+        """The samples of all cases, each round of a case by all its peers, and who was skipped."""
+        samples, skipped = [], {}
+        for case in cases:
+            for number in range(self.options.rounds):
+                for name in self._peers(case):
+                    reason = self._why_not(case, PEERS[name])
+                    if reason:
+                        skipped[(case, name)] = reason
+                        continue
+                    print(f"{case.scenario}, {case.hosts} hosts, round {number + 1} of "
+                          f"{self.options.rounds}: {name}", file=sys.stderr, flush=True)
+                    samples.append(Run(self, case, PEERS[name], number).measure())
+                    print(f"    {samples[-1].describe()}", file=sys.stderr, flush=True)
+        return samples, skipped
+
+    def _peers(self, case):
+        names = list(self.options.peers)
+        if case.scenario == "racks":
+            for name, other in (("chain", "chain-sorted"), ("weightcast", "weightcast-labels")):
+                if name in names and other not in names:
+                    names.insert(names.index(name) + 1, other)
+        return names
+
+    def _why_not(self, case, peer):
+        if case.scenario == "joiner" and not peer.joins:
+            return "nobody can join later"
+        needed = (case.hosts + 1) * self.options.bytes
+        if shutil.disk_usage(MEMORY).free < needed:
+            return f"{MEMORY} has no room for {case.hosts} copies"
+        return peer.missing(self.options)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--build", type=pathlib.Path, default=ROOT / "build")
+    add("--scenario", choices=SCENARIOS, action="append", help="may be repeated (all)")
+    add("--peers", default=",".join(DEFAULT_PEERS), help=f"(%(default)s) of {', '.join(PEERS)}")
+    add("--hosts", help="only the networks with so many hosts, for example 8,16")
+    add("--rate", type=float, help="Mbit/s of a host's link, instead of the scenario's")
+    add("--bytes", type=int, default=128 * MIB, help="of the file (%(default)s)")
+    add("--rounds", type=int, default=3)
+    add("--seed", type=int, default=1, help="of the random order in racks")
+    add("--serve-arguments", default="", metavar="ARGUMENTS", help="more of them for p2p-serve")
+    add("--pull-arguments", default="", metavar="ARGUMENTS", help="more of them for p2p-pull")
+    add("--labels", default="", metavar="ARGUMENTS",
+        help="for p2p-serve and p2p-pull in racks; {host} and {rack} are replaced")
+    add("--csv", type=pathlib.Path, metavar="FILE", help="write every run")
+    add("--plot", type=pathlib.Path, metavar="FILE", help="draw the results, as FILE.svg")
+    add("--logs", type=pathlib.Path, metavar="FOLDER", help="keep what the programs print")
+    add("--quick", action="store_true", help="4 hosts, 8 MiB, one round, to see that it works")
+    options = parser.parse_args()
+    if options.quick:
+        options.scenario, options.hosts, options.rounds = ["flat"], "4", 1
+        options.bytes, options.peers = 8 * MIB, "weightcast,chain"
+    options.peers = options.peers.split(",")
+    for name in options.peers:
+        if name not in PEERS:
+            parser.error(f"no peer {name}; there are {', '.join(PEERS)}")
+    if options.rounds < 1 or options.bytes < MIB or options.bytes % MIB:
+        parser.error("at least one round, and a multiple of 1 MiB")
+    return options
+
+
+def cases_of(options):
+    cases = [case for name in options.scenario or SCENARIOS for case in SCENARIOS[name][1]]
+    if options.hosts:
+        wanted = [int(number) for number in options.hosts.split(",")]
+        cases = [case for case in cases if case.hosts in wanted]
+    for case in cases:
+        case.rate_mbit = options.rate or case.rate_mbit
+    return cases
+
+
+def main():
+    options = parse()
+    cases = cases_of(options)
+    load_before = os.getloadavg()[0]
+    try:
+        with Network(2, 100):
+            pass
+    except Unavailable as reason:
+        print(f"skipped: {reason}")
+        return 0
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="weightcast-lab-") as made:
+        samples, skipped = Bench(options, pathlib.Path(made)).measure(cases)
+    print(f"Kernel {platform.release()}, {os.cpu_count()} cores, load average {load_before:.2f} "
+          f"before and {os.getloadavg()[0]:.2f} after, M = {options.bytes // MIB} MiB, medians of "
+          f"{options.rounds} (least to greatest). TCP's headers make {HEADER_FLOOR:.3f} M/R.")
+    titles = {name: title for name, (title, _) in SCENARIOS.items()}
+    report.print_tables(titles, cases, samples, skipped)
+    if options.csv:
+        report.write_csv(options.csv, samples)
+    if options.plot:
+        print(report.plot(options.plot, samples))
+    ours = [sample for sample in samples if sample.peer.startswith("weightcast")]
+    return 1 if any(len(sample.times_s) < sample.receivers for sample in ours) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
