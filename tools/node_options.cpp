@@ -11,6 +11,9 @@ void add_node_options(boost::program_options::options_description& known, NodeOp
                         "replace a living peer of this name");
     known.add_options()("serve-rate-max", po::value(&node.serve_rate_max),
                         "bytes/s to all readers together");
+    known.add_options()(
+        "label", po::value<std::vector<std::string>>(),
+        "NAME=VALUE of this peer (may be repeated); rack=VALUE keeps plans to racks");
     known.add_options()("device", po::value(&node.devices),
                         "RDMA device, NAME[:PORT][@GID_INDEX] (may be repeated; default: the one "
                         "with the --listen address)");
@@ -25,6 +28,16 @@ void add_node_options(boost::program_options::options_description& known, NodeOp
 Result<void> finish_node_options(const boost::program_options::variables_map& values,
                                  const Program& program, NodeOptions& node) {
     if (values.count("verbose") != 0) set_log(LogLevel::info, program.name);
+    if (values.count("label") != 0) {
+        for (const std::string& label : values["label"].as<std::vector<std::string>>()) {
+            const auto equals = label.find('=');
+            if (equals == 0 || equals == std::string::npos || equals + 1 == label.size()) {
+                return Error{Code::invalid_input, 0,
+                             fmt::format("--label {}: NAME=VALUE is needed", label)};
+            }
+            node.labels[label.substr(0, equals)] = label.substr(equals + 1);
+        }
+    }
     if (values.count("traffic-class") == 0) return success();
     constexpr unsigned kMax = 255;
     const auto traffic_class = values["traffic-class"].as<unsigned>();

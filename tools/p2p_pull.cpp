@@ -78,6 +78,7 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     }
     if (options.pull.directory.empty()) return Error{Code::invalid_input, 0, "-o DIR is missing"};
     split_reference(model, options.pull);
+    options.node.port_rate = static_cast<std::uint64_t>(options.pull.link_rate_max);
     // Opening ucx takes longer than a small pull, and tcp is faster: it is there only when named.
     options.node.fabrics = options.pull.fabrics;
     options.node.fabrics_besides = {"shm", "verbs", "tcp"};

@@ -71,7 +71,12 @@ Result<void> NodeImpl::open(const NodeOptions& options) {
     info.incarnation = incarnation_;
     info.take_over = options.take_over;
     info.serve_rate_max = options.serve_rate_max;
-    for (const auto& fabric : fabrics) info.addresses[fabric->name()] = fabric->address();
+    info.labels = options.labels;
+    info.port_rate = options.port_rate;
+    for (const auto& fabric : fabrics) {
+        info.addresses[fabric->name()] = fabric->address();
+        if (options.port_rate == 0) info.port_rate = std::max(info.port_rate, fabric->port_rate());
+    }
     registry::ClientOptions client;
     client.url = options.registry;
     if (!options.token_file.empty()) {

@@ -212,6 +212,13 @@ void PullSession::quarantine(HolderIndex index) {
     next_renew_ = system_clock().now();
 }
 
+void PullSession::report_slow(HolderIndex index) {
+    const Holder& holder = holders_[index];
+    log(LogLevel::info, "{} is slower than whom it reads from", holder.hint.name);
+    report(holder, registry::ReportKind::slow, "slower than whom it reads from");
+    next_renew_ = system_clock().now();
+}
+
 void PullSession::report(const Holder& holder, registry::ReportKind kind,
                          const std::string& detail) {
     registry::HolderReport report{
@@ -226,7 +233,10 @@ void PullSession::report(const Holder& holder, registry::ReportKind kind,
 
 // Asks for fresh hints: soon after the start and after a loss, ever less often while all goes well.
 void PullSession::renew(TimePoint now) {
-    const Duration interval_max = std::chrono::milliseconds(parts_.membership.lease_ms()) / 4;
+    Duration interval_max = std::chrono::milliseconds(parts_.membership.lease_ms()) / 4;
+    if (grant_.renew_ms != 0) {
+        interval_max = std::min<Duration>(interval_max, std::chrono::milliseconds(grant_.renew_ms));
+    }
     renew_interval_ = std::min(renew_interval_ * 3 / 2, interval_max);
     const bool alone = scheduler_.live_holders() == 0;
     if (alone) renew_interval_ = std::chrono::milliseconds(options_.renew_ms_min);

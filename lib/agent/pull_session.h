@@ -121,6 +121,7 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     HolderTraits traits_of(const registry::HolderHint& hint, std::size_t fabric) const;
     void lose_holder(HolderIndex index, const std::string& why);
     void quarantine(HolderIndex index);
+    void report_slow(HolderIndex index);
     void disconnect(Holder& holder);
     void renew(TimePoint now);
     void on_grant(Result<registry::Grant> grant);

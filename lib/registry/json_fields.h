@@ -210,6 +210,7 @@ void visit(V& v, M& m) {
     v("holders", m.holders);
     v.optional("stripes", m.stripes);
     v.optional("plan_ms", m.plan_ms);
+    v.optional("renew_ms", m.renew_ms);
 }
 
 template <typename V, Is<RenewRequest> M>

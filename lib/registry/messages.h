@@ -199,6 +199,7 @@ struct Grant {
     std::vector<HolderHint> holders;  // best first
     std::uint32_t stripes = 0;        // of the plan, chunk % stripes; 0: there is none yet
     std::uint32_t plan_ms = 0;        // not 0: renew after so long to get one
+    std::uint32_t renew_ms = 0;       // not 0: renew so often, for the plan may change
 };
 
 struct RenewRequest {

@@ -7,7 +7,10 @@ namespace weightcast::registry {
 namespace {
 
 constexpr std::size_t kAncestorsMax = 8;  // hinted to a reader
-constexpr std::size_t kOthersMax = 2;     // holders beyond parents and ancestors
+// So that no more than 1000 a second come from those that have nothing to tell.
+constexpr std::uint32_t kRenewMsPerReader = 1;
+constexpr std::uint32_t kRenewMsMin = 250;
+constexpr std::size_t kOthersMax = 2;  // holders beyond parents and ancestors
 
 }  // namespace
 
@@ -108,6 +111,9 @@ void State::fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t
     const plan::Forest& forest = version.planning->forest;
     const Peer& reader = peers_.at(pull.peer);
     grant.stripes = forest.stripes();
+    grant.renew_ms = std::clamp<std::uint32_t>(
+        static_cast<std::uint32_t>(forest.readers_in_all() * kRenewMsPerReader), kRenewMsMin,
+        options_.lease_ms / 4);
     std::vector<std::uint64_t> passed(avoid.begin(), avoid.end());
     const auto is_new = [&](std::uint64_t id) {
         if (id == plan::kNobody || id == pull.peer) return false;

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -40,6 +41,8 @@ struct NodeOptions {
     std::uint8_t traffic_class = 0;    // RDMA: of RoCE packets, DSCP in the upper six bits
     bool out_of_band = false;          // RDMA: connect without librdmacm
     std::uint64_t serve_rate_max = 0;  // to all readers together; 0: no cap
+    std::uint64_t port_rate = 0;       // of this host's network port; 0: ask the system
+    std::map<std::string, std::string> labels;  // "rack": so that plans keep to a rack
     FabricOpener open_fabrics = nullptr;
 };
 
