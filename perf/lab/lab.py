@@ -7,11 +7,13 @@ compared. M is the file's size, R the rate of a host's link: no way of copying i
 and TCP's headers alone make 1.046 of it. README.md beside this file says what the columns mean."""
 
 import argparse
+import contextlib
 import os
 import pathlib
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +21,7 @@ import threading
 import time
 
 import report
-from network import HEADER_FLOOR, Network, Unavailable
+from network import HEADER_FLOOR, PREFIX, Network, Unavailable, take_lock
 from peer import WEIGHTS, Failure, Job
 from peers import PEERS
 
@@ -91,7 +93,10 @@ class Monitor(threading.Thread):
     def received(self, hosts):
         return sum(self.now[host][1] - self.begin[host][1] for host in hosts)
 
-    def stop(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self._ending.set()
         self.join()
         self.now = self.network.counters()
@@ -134,7 +139,11 @@ class Run:
         self.receivers = self.peer.receivers(job, order)
         if self.case.scenario == "joiner" and self.peer.joins:
             self.joiner = self.peer.receiver(job, self.case.hosts)
-        monitor = Monitor(network)
+        with Monitor(network) as monitor:
+            self._transfer(network, monitor)
+        return monitor
+
+    def _transfer(self, network, monitor):
         self.begin = time.monotonic()
         for one in self.receivers:
             one.go()
@@ -145,8 +154,6 @@ class Run:
             self._interfere(network)
         self.note = self._wait(waiting, monitor,
                                self.begin + 1.5 * self.case.hosts * self.least_s + STALL_S)
-        monitor.stop()
-        return monitor
 
     def _is_lost(self, one):
         return self.case.scenario in ("kill", "cable") and one.host == self.case.victim
@@ -231,8 +238,9 @@ class Bench:
                 file.write(os.urandom(MIB))
 
     def measure(self, cases):
-        """The samples of all cases, each round of a case by all its peers, and who was skipped and why."""
-        samples, skipped = [], {}  # Keys, in the order in which they came.
+        """The samples of all cases, each round of a case by all its peers; {(who, why): None} of
+        those that were skipped."""
+        samples, skipped = [], {}
         for case in cases:
             for number in range(self.options.rounds):
                 for name in self._peers(case):
@@ -275,7 +283,8 @@ def parse():
     add("--bytes", type=int, default=128 * MIB, help="of the file (%(default)s)")
     add("--rounds", type=int, default=3)
     add("--seed", type=int, default=1, help="of the random order in racks")
-    add("--serve-arguments", default="", metavar="ARGUMENTS", help="more for p2p-serve, as in --serve-arguments=--chunk-bytes=262144")
+    add("--serve-arguments", default="", metavar="ARGUMENTS", 
+        help="more for p2p-serve, as in --serve-arguments=--chunk-bytes=262144")
     add("--pull-arguments", default="", metavar="ARGUMENTS", help="more for p2p-pull")
     add("--labels", default="", metavar="ARGUMENTS",
         help="of weightcast-labels, for p2p-serve and p2p-pull; {host} and {rack} are replaced")
@@ -306,18 +315,32 @@ def cases_of(options):
     return cases
 
 
+@contextlib.contextmanager
+def working_folder():
+    """In memory; what a killed lab left in it goes first. One lab of a name at a time."""
+    folder = MEMORY / f"weightcast-{PREFIX}"
+    with take_lock(f"{PREFIX}-bench"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def main():
     options = parse()
     cases = cases_of(options)
     load_before = os.getloadavg()[0]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that all is cleared up.
     try:
         with Network(2, 100):
             pass
+        with working_folder() as folder:
+            samples, skipped = Bench(options, folder).measure(cases)
     except Unavailable as reason:
         print(f"skipped: {reason}")
         return 0
-    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="weightcast-lab-") as made:
-        samples, skipped = Bench(options, pathlib.Path(made)).measure(cases)
     print(f"Kernel {platform.release()}, {os.cpu_count()} cores, load average {load_before:.2f} "
           f"before and {os.getloadavg()[0]:.2f} after, M = {options.bytes // MIB} MiB, medians of "
           f"{options.rounds} (least to greatest). TCP's headers make {HEADER_FLOOR:.3f} M/R.")

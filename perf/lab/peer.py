@@ -1,5 +1,6 @@
 """What a system must tell of itself for the lab: how it is prepared and how its receivers begin."""
 
+import contextlib
 import pathlib
 import subprocess
 import threading
@@ -52,7 +53,7 @@ class Program:
         threading.Thread(target=self._collect, daemon=True).start()
 
     def go(self):
-        with self._process.stdin as gate:
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as gate:  # It may be dead.
             gate.write("\n")
 
     def _collect(self):

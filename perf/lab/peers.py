@@ -3,6 +3,7 @@
 A peer is prepared before the clock starts: what a publisher would have running. Then all receivers
 begin at once. Whoever is missing here says why."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -137,7 +138,7 @@ class HttpStar(Peer):
 
 class Torrent(Peer):
     """libtorrent, tuned. Everybody connects to all hosts of lower numbers, so that no tracker is
-    needed and no two connect to each other at once. Python has loaded it before the clock starts."""
+    needed and no two connect to each other at once. Python has loaded it before the clock."""
 
     name = "bittorrent"
 
@@ -180,7 +181,8 @@ class Rank(Receiver):
             super().go()
 
     def kill(self):
-        os.kill(self.process_id, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process_id, signal.SIGKILL)
 
 
 class Mpi(Peer):

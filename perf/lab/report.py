@@ -1,6 +1,7 @@
 """Samples of the lab's runs, and the tables, the CSV and the plot that are made of them."""
 
 import csv
+import functools
 import os
 import pathlib
 import statistics
@@ -11,7 +12,7 @@ import tempfile
 from network import HEADER_FLOOR
 
 HERE = pathlib.Path(__file__).resolve().parent
-SPECIAL = {  # Title of the column that only this scenario has, and what its values are divided by.
+SPECIAL = {  # Title of the column that only this scenario has, and what divides its values.
     "joiner": ("joiner from its start, × M/R", 1),
     "slow": ("slow one, × its floor", 4 * HEADER_FLOOR),
     "racks": ("into a rack at most, × M", 1)}
@@ -94,8 +95,8 @@ def print_tables(titles, cases, samples):
     for scenario in dict.fromkeys(case.scenario for case in cases):
         special = SPECIAL.get(scenario)
         heads = ["peer", "hosts", "Mbit/s", "last, × M/R", "× floor", "median, × M/R",
-                 *([special[0]] if special else []), "first bytes at last, s", "publisher sent, × M",
-                 "finished"]
+                 *([special[0]] if special else []), "first bytes at last, s",
+                 "publisher sent, × M", "finished"]
         print(f"\n## {scenario}: {titles[scenario]}\n\n| {' | '.join(heads)} |\n"
               f"|{'---|' * len(heads)}")
         for case in (case for case in cases if case.scenario == scenario):
@@ -113,6 +114,7 @@ def write_csv(path, samples):
         table.writerows(sample.row() for sample in samples)
 
 
+@functools.cache
 def python_with(module):
     """A Python that has the module: this one, or the distribution's, whose packages it may be."""
     for python in (sys.executable, "/usr/bin/python3"):

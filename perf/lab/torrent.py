@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """A peer of BitTorrent, by libtorrent: torrent.py TORRENT FOLDER ADDRESS OTHER...
 
-It prints that it is loaded, waits for a line, serves and takes what is missing in the folder, prints
-"done" when all is there, and goes on serving. torrent.py --make FILE TORRENT describes a file."""
+It prints that it is loaded, waits for a line, serves and takes what is missing in the folder,
+prints "done" when all is there, and goes on serving.
+
+torrent.py --make FILE TORRENT makes the description of a file."""
 
 import sys
 
