@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """All benchmarks, one after the other: transfers, then the registry under load. The lab of shaped
-links, perf/lab, takes an hour, and is run from here only to see that it works."""
+links, perf/lab, takes hours, and is run from here only to see that it works."""
 
 import argparse
 import pathlib

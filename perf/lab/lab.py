@@ -353,7 +353,7 @@ def main():
     if options.plot:
         print(report.plot(options.plot, samples))
     ours = [sample for sample in samples if sample.peer.startswith("weightcast")]
-    return 1 if any(len(sample.times_s) < sample.receivers for sample in ours) else 0
+    return 1 if any(sample.note or not sample.is_complete() for sample in ours) else 0
 
 
 if __name__ == "__main__":

@@ -70,9 +70,9 @@ class Program:
         return self._process.poll() is None
 
     def last_message(self):
-        """The last line that it wrote of what goes wrong, or ""."""
-        text = pathlib.Path(f"{self._log}.err").read_text(errors="replace").strip()
-        return text.splitlines()[-1] if text else ""
+        """The last line with words that it wrote of what goes wrong, or ""."""
+        lines = pathlib.Path(f"{self._log}.err").read_text(errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if any(map(str.isalpha, line))), "")
 
 
 class Receiver:

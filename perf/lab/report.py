@@ -22,9 +22,10 @@ COLUMNS = ["scenario", "peer", "hosts", "rate_mbit", "bytes", "round", "last_s",
 
 
 class Sample:
-    """One run. `times_s` are of the receivers that finished, in any order."""
+    """One run. `times_s` are of the receivers that finished, in any order; `note` is why others did
+    not, or why the run did not even begin; `special` is for the column that SPECIAL names."""
 
-    times_s, receivers, note, first_s, special, sent_bytes = (), 0, "", None, None, 0
+    times_s, receivers, note, first_s, special, sent_bytes = (), 0, "", None, None, None
 
     def __init__(self, case, peer, number, total_bytes, values):
         self.case, self.peer, self.number, self.total_bytes = case, peer, number, total_bytes
@@ -45,7 +46,7 @@ class Sample:
         return statistics.median(self.times_s) / self.least_s if self.times_s else None
 
     def copies_sent(self):
-        return self.sent_bytes / self.total_bytes
+        return None if self.sent_bytes is None else self.sent_bytes / self.total_bytes
 
     def finished(self):
         return f"{len(self.times_s)} of {self.receivers}"
@@ -53,8 +54,8 @@ class Sample:
     def describe(self):
         special = f", special {self.special:.2f}" if self.special else ""
         last = f"{self.last():.3f} M/R" if self.is_complete() else "not all"
-        return (f"{last}{special}, publisher sent {self.copies_sent():.2f} M, finished "
-                f"{self.finished()} {self.note}")
+        sent = f", publisher sent {self.copies_sent():.2f} M" if self.sent_bytes else ""
+        return f"{last}{special}{sent}, finished {self.finished()} {self.note}".rstrip()
 
     def row(self):
         case = self.case
@@ -87,7 +88,7 @@ def table_row(samples, special):
         of.append(spread([sample.special / special[1] for sample in samples if sample.special]))
     of += [spread([sample.first_s for sample in samples]),
            spread([sample.copies_sent() for sample in samples])]
-    worst = min(samples, key=lambda sample: len(sample.times_s))
+    worst = min(samples, key=lambda sample: (len(sample.times_s), not sample.note))
     return of + [worst.finished() + (f": {worst.note}" if worst.note else "")]
 
 
