@@ -7,11 +7,13 @@ compared. M is the file's size, R the rate of a host's link: no way of copying i
 and TCP's headers alone make 1.046 of it. README.md beside this file says what the columns mean."""
 
 import argparse
+import contextlib
 import os
 import pathlib
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,8 +21,9 @@ import threading
 import time
 
 import report
-from network import HEADER_FLOOR, Network, Unavailable, remove
-from peers import PEERS, WEIGHTS, Job
+from network import HEADER_FLOOR, PREFIX, Network, Unavailable, take_lock
+from peer import WEIGHTS, Failure, Job
+from peers import PEERS
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -35,8 +38,6 @@ DEFAULT_PEERS = [name for name in PEERS if name not in ("chain-sorted", "weightc
 
 class Case:
     """A network, and what happens in it. `hosts` counts the publisher, but not the joiner."""
-
-    special_title = ""  # Of the column that only this scenario has.
 
     def __init__(self, scenario, hosts, rate_mbit, racks=1, peers=None):
         self.scenario, self.hosts, self.rate_mbit = scenario, hosts, rate_mbit
@@ -76,7 +77,7 @@ class Monitor(threading.Thread):
     def __init__(self, network):
         super().__init__(daemon=True)
         self.network = network
-        self.begin = network.counters()
+        self.begin, self.uplinks = network.counters(), network.uplink_counters()
         self.first_at = {}
         self.now = self.begin
         self._ending = threading.Event()
@@ -92,12 +93,17 @@ class Monitor(threading.Thread):
     def received(self, hosts):
         return sum(self.now[host][1] - self.begin[host][1] for host in hosts)
 
-    def stop(self):
-        """The bytes that the publisher sent."""
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self._ending.set()
         self.join()
         self.now = self.network.counters()
-        return self.now[0][0] - self.begin[0][0]
+        self.sent_by_publisher = self.now[0][0] - self.begin[0][0]
+        # Of the racks without the publisher.
+        self.into_racks = [after[1] - before[1] for after, before in
+                           zip(self.network.uplink_counters(), self.uplinks)][1:]
 
 
 class Run:
@@ -118,10 +124,12 @@ class Run:
                     network.set_rate(case.victim, case.rate_mbit / 4)
                 job = Job(network, self.bench.source, folder, self.options)
                 try:
-                    sent, monitor = self._run(job, network)
+                    monitor = self._run(job, network)
+                except Failure as reason:
+                    return self._sample(note=str(reason))
                 finally:
                     self._keep_logs(job)
-            return self._judge(job, sent, monitor)
+            return self._judge(job, monitor)
         finally:
             shutil.rmtree(folder)
 
@@ -131,7 +139,11 @@ class Run:
         self.receivers = self.peer.receivers(job, order)
         if self.case.scenario == "joiner" and self.peer.joins:
             self.joiner = self.peer.receiver(job, self.case.hosts)
-        monitor = Monitor(network)
+        with Monitor(network) as monitor:
+            self._transfer(network, monitor)
+        return monitor
+
+    def _transfer(self, network, monitor):
         self.begin = time.monotonic()
         for one in self.receivers:
             one.go()
@@ -142,7 +154,6 @@ class Run:
             self._interfere(network)
         self.note = self._wait(waiting, monitor,
                                self.begin + 1.5 * self.case.hosts * self.least_s + STALL_S)
-        return monitor.stop(), monitor
 
     def _is_lost(self, one):
         return self.case.scenario in ("kill", "cable") and one.host == self.case.victim
@@ -178,7 +189,10 @@ class Run:
             name = f"{self.case.scenario}-{self.case.hosts}-{self.peer.name}-{self.number}"
             shutil.copytree(job.logs, self.options.logs / name, dirs_exist_ok=True)
 
-    def _judge(self, job, sent, monitor):
+    def _sample(self, **values):
+        return report.Sample(self.case, self.peer.name, self.number, self.options.bytes, values)
+
+    def _judge(self, job, monitor):
         """Compares the copies, and makes a sample of the run."""
         expected = [one for one in self.receivers if not self._is_lost(one)]
         everybody = expected + ([self.joiner] if self.joiner else [])
@@ -189,24 +203,25 @@ class Run:
         if wrong:
             self.note = f"{len(wrong)} wrong copies"
         elif failed and not self.note:
-            self.note = failed[0].program.last_message()[:80]
-        sample = report.Sample(self.case, self.peer.name, self.number, self.options.bytes)
-        sample.times_s = [one.done_at - self.begin for one in expected if one.done_at]
-        sample.receivers = len(expected)
-        sample.note = self.note
-        sample.sent_bytes = sent
-        firsts = [monitor.first_at[one.host] - self.begin for one in expected
-                  if one.host in monitor.first_at]
-        sample.first_s = max(firsts, default=None)
-        special = self._special()
-        if special and special.done_at:
-            sample.special_s = special.done_at - special.begun_at
-        return sample
+            self.note = next(filter(None, (one.program.last_message() for one in failed)),
+                             "ends without a word")[:100]
+        return self._sample(
+            times_s=[one.done_at - self.begin for one in expected if one.done_at],
+            receivers=len(expected), note=self.note, sent_bytes=monitor.sent_by_publisher,
+            first_s=max((monitor.first_at[one.host] - self.begin for one in expected
+                         if one.host in monitor.first_at), default=None),
+            special=self._special(monitor))
 
-    def _special(self):
+    def _special(self, monitor):
+        """What only this scenario has, over M/R or over M; None if there is nothing."""
+        if self.case.scenario == "racks":
+            return max(monitor.into_racks) / self.options.bytes
         if self.case.scenario == "slow":
-            return next(one for one in self.receivers if one.host == self.case.victim)
-        return self.joiner
+            slow = next(one for one in self.receivers if one.host == self.case.victim)
+            return (slow.done_at - self.begin) / self.least_s if slow.done_at else None
+        if self.joiner and self.joiner.done_at:
+            return (self.joiner.done_at - self.joiner.begun_at) / self.least_s
+        return None
 
 
 def same(copy, source):
@@ -223,14 +238,15 @@ class Bench:
                 file.write(os.urandom(MIB))
 
     def measure(self, cases):
-        """The samples of all cases, each round of a case by all its peers, and who was skipped."""
+        """The samples of all cases, each round of a case by all its peers; {(who, why): None} of
+        those that were skipped."""
         samples, skipped = [], {}
         for case in cases:
             for number in range(self.options.rounds):
                 for name in self._peers(case):
                     reason = self._why_not(case, PEERS[name])
                     if reason:
-                        skipped[(case, name)] = reason
+                        skipped[(name, reason)] = None
                         continue
                     print(f"{case.scenario}, {case.hosts} hosts, round {number + 1} of "
                           f"{self.options.rounds}: {name}", file=sys.stderr, flush=True)
@@ -248,10 +264,10 @@ class Bench:
 
     def _why_not(self, case, peer):
         if case.scenario == "joiner" and not peer.joins:
-            return "nobody can join later"
+            return "nobody can join it later"
         needed = (case.hosts + 1) * self.options.bytes
         if shutil.disk_usage(MEMORY).free < needed:
-            return f"{MEMORY} has no room for {case.hosts} copies"
+            return f"{MEMORY} has no room for {case.hosts} copies of the file"
         return peer.missing(self.options)
 
 
@@ -267,10 +283,11 @@ def parse():
     add("--bytes", type=int, default=128 * MIB, help="of the file (%(default)s)")
     add("--rounds", type=int, default=3)
     add("--seed", type=int, default=1, help="of the random order in racks")
-    add("--serve-arguments", default="", metavar="ARGUMENTS", help="more of them for p2p-serve")
-    add("--pull-arguments", default="", metavar="ARGUMENTS", help="more of them for p2p-pull")
+    add("--serve-arguments", default="", metavar="ARGUMENTS", 
+        help="more for p2p-serve, as in --serve-arguments=--chunk-bytes=262144")
+    add("--pull-arguments", default="", metavar="ARGUMENTS", help="more for p2p-pull")
     add("--labels", default="", metavar="ARGUMENTS",
-        help="for p2p-serve and p2p-pull in racks; {host} and {rack} are replaced")
+        help="of weightcast-labels, for p2p-serve and p2p-pull; {host} and {rack} are replaced")
     add("--csv", type=pathlib.Path, metavar="FILE", help="write every run")
     add("--plot", type=pathlib.Path, metavar="FILE", help="draw the results, as FILE.svg")
     add("--logs", type=pathlib.Path, metavar="FOLDER", help="keep what the programs print")
@@ -298,29 +315,45 @@ def cases_of(options):
     return cases
 
 
+@contextlib.contextmanager
+def working_folder():
+    """In memory; what a killed lab left in it goes first. One lab of a name at a time."""
+    folder = MEMORY / f"weightcast-{PREFIX}"
+    with take_lock(f"{PREFIX}-bench"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def main():
     options = parse()
     cases = cases_of(options)
     load_before = os.getloadavg()[0]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that all is cleared up.
     try:
         with Network(2, 100):
             pass
+        with working_folder() as folder:
+            samples, skipped = Bench(options, folder).measure(cases)
     except Unavailable as reason:
         print(f"skipped: {reason}")
         return 0
-    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="weightcast-lab-") as made:
-        samples, skipped = Bench(options, pathlib.Path(made)).measure(cases)
     print(f"Kernel {platform.release()}, {os.cpu_count()} cores, load average {load_before:.2f} "
           f"before and {os.getloadavg()[0]:.2f} after, M = {options.bytes // MIB} MiB, medians of "
           f"{options.rounds} (least to greatest). TCP's headers make {HEADER_FLOOR:.3f} M/R.")
     titles = {name: title for name, (title, _) in SCENARIOS.items()}
-    report.print_tables(titles, cases, samples, skipped)
+    for name, reason in skipped:
+        print(f"Skipped: {name}: {reason}.")
+    report.print_tables(titles, cases, samples)
     if options.csv:
         report.write_csv(options.csv, samples)
     if options.plot:
         print(report.plot(options.plot, samples))
     ours = [sample for sample in samples if sample.peer.startswith("weightcast")]
-    return 1 if any(len(sample.times_s) < sample.receivers for sample in ours) else 0
+    return 1 if any(sample.note or not sample.is_complete() for sample in ours) else 0
 
 
 if __name__ == "__main__":

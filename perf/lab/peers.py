@@ -3,145 +3,39 @@
 A peer is prepared before the clock starts: what a publisher would have running. Then all receivers
 begin at once. Whoever is missing here says why."""
 
+import contextlib
 import json
+import os
 import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
-import threading
-import time
 
-WEIGHTS = "weights.bin"
+from network import inside
+from peer import WEIGHTS, Peer, Program, Receiver, receiver, server, wait_until
+from report import python_with
+
+HERE = pathlib.Path(__file__).resolve().parent
 MODEL = "lab"
 REGISTRY_PORT = 7070
-READY_S_MAX = 60
-
-
-class Job:
-    """One run: a network, the publisher's folder with the file, a folder for copies and logs."""
-
-    def __init__(self, network, source, folder, options):
-        self.network, self.source, self.folder, self.options = network, source, folder, options
-        self.logs = folder / "logs"
-        self.logs.mkdir(parents=True)
-
-    @property
-    def file(self):
-        return self.source / WEIGHTS
-
-    def copy(self, host):
-        """Where a receiver leaves its copy."""
-        return self.folder / f"h{host}" / WEIGHTS
-
-    def folder_of(self, host):
-        folder = self.folder / f"h{host}"
-        folder.mkdir(exist_ok=True)
-        return folder
-
-
-class Program:
-    """A program in a host. It begins with go(); what it prints goes to `take`, line by line, and to
-    a log, its messages only to the log."""
-
-    def __init__(self, job, host, command, take=lambda line: None, ended=lambda status: None):
-        self.name = pathlib.Path(str(command[0])).name
-        self._log = job.logs / f"h{host}-{self.name}"
-        self._take, self._ended = take, ended
-        with open(f"{self._log}.err", "w", encoding="utf-8") as messages:
-            self._process = subprocess.Popen(
-                job.network.command(host, command, gated=True), stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=messages, text=True, errors="replace")
-        threading.Thread(target=self._collect, daemon=True).start()
-
-    def go(self):
-        with self._process.stdin as gate:
-            gate.write("\n")
-
-    def _collect(self):
-        with open(f"{self._log}.out", "w", buffering=1, encoding="utf-8") as log:
-            for line in self._process.stdout:
-                self._take(line)
-                log.write(line)
-        self._ended(self._process.wait())
-
-    def kill(self):
-        self._process.kill()
-
-    def is_running(self):
-        return self._process.poll() is None
-
-    def last_message(self):
-        text = pathlib.Path(f"{self._log}.err").read_text(errors="replace").strip()
-        return text.splitlines()[-1] if text else "no message"
-
-
-class Receiver:
-    """A host that is to have the file. Times are of the steady clock, None until they are."""
-
-    def __init__(self, host):
-        self.host = host
-        self.begun_at = self.done_at = self.ended_at = None
-        self.program = None
-
-    def go(self):
-        self.begun_at = time.monotonic()
-        self.program.go()
-
-    def done(self):
-        self.done_at = self.done_at or time.monotonic()
-
-    def ended(self, status, done_if_zero):
-        if done_if_zero and status == 0:
-            self.done()
-        self.ended_at = time.monotonic()
-
-    def is_settled(self):
-        return self.done_at is not None or self.ended_at is not None
-
-    def kill(self):
-        self.program.kill()
-
-
-def server(job, host, command, is_ready=None):
-    """Runs a program of the publisher; waits for a line that `is_ready` takes."""
-    ready = threading.Event()
-    program = Program(job, host, command,
-                      lambda line: ready.set() if is_ready and is_ready(line) else None)
-    program.go()
-    deadline = time.monotonic() + READY_S_MAX
-    while is_ready and not ready.wait(0.05):
-        if not program.is_running() or time.monotonic() > deadline:
-            raise RuntimeError(f"{program.name} is not ready: {program.last_message()}")
-    return program
-
-
-def receiver(job, host, command, says_done=None):
-    """A receiver that has all bytes with a line that `says_done` takes, else with its success."""
-    one = Receiver(host)
-    one.program = Program(job, host, command,
-                          lambda line: one.done() if says_done and says_done(line) else None,
-                          lambda status: one.ended(status, says_done is None))
-    return one
-
-
-class Peer:
-    """`joins` is whether a receiver can begin later than the others."""
-
-    name = ""
-    joins = True
-
-    def missing(self, options):
-        """Why it cannot run here, or None."""
-
-    def prepare(self, job):
-        """Starts what runs before the clock."""
-
-    def receivers(self, job, hosts):
-        """Receivers that are there and not begun, in the order in which they will be."""
-        return [self.receiver(job, host) for host in hosts]
-
-    def receiver(self, job, host):
-        raise NotImplementedError
+HTTP_PORT = 8080
+MPI_SEGMENT_BYTES = 32768
+MPI_SETTINGS = {
+    "btl": "tcp,self", "coll": "^han,adapt", "mpi_yield_when_idle": "1",
+    "coll_tuned_use_dynamic_rules": "1", "coll_tuned_bcast_algorithm": "3",  # The pipeline.
+    "coll_tuned_bcast_algorithm_segmentsize": str(MPI_SEGMENT_BYTES)}
+NGINX = """daemon off; master_process off; user root; pid {folder}/nginx.pid; error_log stderr;
+events {{ worker_connections 1024; }}
+http {{ access_log off; sendfile on; tcp_nopush on;
+    server {{ listen {address}:{port}; root {root}; }} }}
+"""
+# Runs a command line in the host of an address, as ssh would.
+AGENT = """#!/bin/sh
+host=$((${{1##*.}} - 1))
+shift
+exec ip netns exec {prefix}-h$host unshare -u sh -c "hostname h$host; $*"
+"""
 
 
 class Weightcast(Peer):
@@ -218,4 +112,146 @@ class ChainSorted(Chain):
         return super().receivers(job, sorted(hosts))
 
 
-PEERS = {peer.name: peer for peer in (Weightcast(), WeightcastLabelled(), Chain(), ChainSorted())}
+class HttpStar(Peer):
+    """Everybody downloads from the publisher."""
+
+    name = "http"
+
+    def missing(self, options):
+        for tool in ("nginx", "curl"):
+            if not shutil.which(tool):
+                return f"{tool} is not installed"
+        return None
+
+    def prepare(self, job):
+        settings = job.folder / "nginx.conf"
+        settings.write_text(NGINX.format(folder=job.folder, address=job.network.address(0),
+                                         port=HTTP_PORT, root=job.source))
+        nginx = server(job, 0, ["nginx", "-p", job.folder, "-e", "stderr", "-c", settings])
+        wait_until(lambda: inside([job.network.namespace(0)], lambda _: is_listening(HTTP_PORT))[0],
+                   [nginx], "listening")
+
+    def receiver(self, job, host):
+        url = f"http://{job.network.address(0)}:{HTTP_PORT}/{WEIGHTS}"
+        return receiver(job, host, ["curl", "-sSf", "-o", job.folder_of(host) / WEIGHTS, url])
+
+
+class Torrent(Peer):
+    """libtorrent, tuned. Everybody connects to all hosts of lower numbers, so that no tracker is
+    needed and no two connect to each other at once. Python has loaded it before the clock."""
+
+    name = "bittorrent"
+
+    def missing(self, options):
+        return None if python_with("libtorrent") else (
+            "libtorrent is not installed (package python3-libtorrent)")
+
+    def _command(self, job, host, folder):
+        others = [job.network.address(other) for other in range(host)]
+        return [python_with("libtorrent"), HERE / "torrent.py", job.folder / "job.torrent", folder,
+                job.network.address(host), *others]
+
+    def prepare(self, job):
+        subprocess.run([python_with("libtorrent"), HERE / "torrent.py", "--make", job.file,
+                        job.folder / "job.torrent"], check=True)
+        server(job, 0, self._command(job, 0, job.source), lambda line: line == "done\n",
+               reads_go=True)
+
+    def receivers(self, job, hosts):
+        found = super().receivers(job, hosts)
+        wait_until(lambda: all(one.loaded.is_set() for one in found),
+                   [one.program for one in found], "loaded")
+        return found
+
+    def receiver(self, job, host):
+        return receiver(job, host, self._command(job, host, job.folder_of(host)),
+                        lambda line: line == "done\n", reads_go=True)
+
+
+class Rank(Receiver):
+    """A rank of an MPI job: the first that goes starts all."""
+
+    def __init__(self, host, is_first):
+        super().__init__(host)
+        self._is_first = is_first
+        self.process_id = None
+
+    def go(self):
+        if self._is_first:
+            super().go()
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process_id, signal.SIGKILL)
+
+
+class Mpi(Peer):
+    """One MPI_Bcast by OpenMPI's pipeline into mapped files, set by hand. The job is up, and has
+    passed a barrier, before the clock starts."""
+
+    name = "mpi"
+    joins = False
+
+    def missing(self, options):
+        for tool in ("mpicxx", "mpirun"):
+            if not shutil.which(tool):
+                return f"{tool} is not installed (packages openmpi-bin, libopenmpi-dev)"
+        return None
+
+    def prepare(self, job):
+        self.program = job.options.build / "perf" / "lab" / "mpi-bcast"
+        source = HERE / "mpi_bcast.cpp"
+        if not self.program.exists() or self.program.stat().st_mtime < source.stat().st_mtime:
+            self.program.parent.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["mpicxx", "-std=c++20", "-O2", source, "-o", self.program], check=True)
+        self.agent = job.folder / "agent"
+        self.agent.write_text(AGENT.format(prefix=job.network.prefix))
+        self.agent.chmod(0o755)
+
+    def receivers(self, job, hosts):
+        ranks = [Rank(host, index == 0) for index, host in enumerate(hosts)]
+
+        def take(line):
+            word, number, *more = line.split()
+            if word == "loaded":
+                ranks[int(number) - 1].process_id = int(more[0])
+                ranks[int(number) - 1].loaded.set()
+            elif word == "done":
+                ranks[int(number) - 1].done()
+
+        def ended(status):
+            for rank in ranks:
+                rank.ended(status, False)
+        program = Program(job, 0, self._command(job, hosts), take, ended, reads_go=True)
+        for rank in ranks:
+            rank.program = program
+        wait_until(lambda: all(rank.loaded.is_set() for rank in ranks), [program], "up")
+        return ranks
+
+    def _command(self, job, hosts):
+        subnet = job.network.address(0).rpartition(".")[0] + ".0/24"
+        settings = {**MPI_SETTINGS, "plm_rsh_agent": self.agent, "plm_rsh_no_tree_spawn": "1",
+                    "btl_tcp_if_include": subnet, "oob_tcp_if_include": subnet}
+        command = ["mpirun", "--allow-run-as-root", "-np", len(hosts) + 1, "--host",
+                   ",".join(job.network.address(host) for host in [0, *hosts])]
+        for name, value in settings.items():
+            command += ["--mca", name, value]
+        return [*command, self.program, job.file, *(job.folder_of(host) / WEIGHTS
+                                                    for host in hosts)]
+
+
+class Gloo(Peer):
+    name = "gloo"
+
+    def missing(self, options):
+        return "it is packaged only inside PyTorch, which is too large for a bench to install"
+
+
+def is_listening(port):
+    """Whether the network namespace of the calling thread has a listener on the port."""
+    rows = pathlib.Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
+    return any(row.split()[1].endswith(f":{port:04X}") and row.split()[3] == "0A" for row in rows)
+
+
+PEERS = {peer.name: peer for peer in (Weightcast(), WeightcastLabelled(), Chain(), ChainSorted(),
+                                      HttpStar(), Torrent(), Mpi(), Gloo())}

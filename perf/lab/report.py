@@ -1,6 +1,7 @@
 """Samples of the lab's runs, and the tables, the CSV and the plot that are made of them."""
 
 import csv
+import functools
 import os
 import pathlib
 import statistics
@@ -11,25 +12,28 @@ import tempfile
 from network import HEADER_FLOOR
 
 HERE = pathlib.Path(__file__).resolve().parent
-SPECIAL = {"joiner": "joiner, from its start, × M/R", "slow": "the slow one, × its own floor"}
-SLOW_FACTOR = 4 * HEADER_FLOOR
+SPECIAL = {  # Title of the column that only this scenario has, and what divides its values.
+    "joiner": ("joiner from its start, × M/R", 1),
+    "slow": ("slow one, × its floor", 4 * HEADER_FLOOR),
+    "racks": ("into a rack at most, × M", 1)}
 COLUMNS = ["scenario", "peer", "hosts", "rate_mbit", "bytes", "round", "last_s", "last_of_least",
-           "last_of_floor", "median_of_least", "special_of_least", "first_s", "publisher_copies",
+           "last_of_floor", "median_of_least", "special", "first_s", "publisher_copies",
            "finished", "receivers", "note"]
 
 
 class Sample:
-    """One run. `times_s` are of the receivers that finished, in any order."""
+    """One run. `times_s` are of the receivers that finished, in any order; `note` is why others did
+    not, or why the run did not even begin; `special` is for the column that SPECIAL names."""
 
-    def __init__(self, case, peer, number, total_bytes):
+    times_s, receivers, note, first_s, special, sent_bytes = (), 0, "", None, None, None
+
+    def __init__(self, case, peer, number, total_bytes, values):
         self.case, self.peer, self.number, self.total_bytes = case, peer, number, total_bytes
         self.least_s = case.least_s(total_bytes)
-        self.times_s, self.receivers, self.note = [], 0, ""
-        self.first_s = self.special_s = None
-        self.sent_bytes = 0
+        self.__dict__.update(values)
 
     def is_complete(self):
-        return len(self.times_s) == self.receivers
+        return 0 < len(self.times_s) == self.receivers
 
     def last(self):
         """Of the last receiver, over M/R; None if not all finished."""
@@ -41,30 +45,23 @@ class Sample:
     def median(self):
         return statistics.median(self.times_s) / self.least_s if self.times_s else None
 
-    def special(self):
-        if self.special_s is None:
-            return None
-        factor = SLOW_FACTOR if self.case.scenario == "slow" else 1
-        return self.special_s / self.least_s / factor
-
     def copies_sent(self):
-        return self.sent_bytes / self.total_bytes
+        return None if self.sent_bytes is None else self.sent_bytes / self.total_bytes
 
     def finished(self):
         return f"{len(self.times_s)} of {self.receivers}"
 
     def describe(self):
-        special = f", special {self.special():.2f}" if self.special_s else ""
+        special = f", special {self.special:.2f}" if self.special else ""
         last = f"{self.last():.3f} M/R" if self.is_complete() else "not all"
-        return (f"{last}{special}, publisher sent {self.copies_sent():.2f} M, finished "
-                f"{self.finished()} {self.note}")
+        sent = f", publisher sent {self.copies_sent():.2f} M" if self.sent_bytes else ""
+        return f"{last}{special}{sent}, finished {self.finished()} {self.note}".rstrip()
 
     def row(self):
         case = self.case
         values = [max(self.times_s) if self.is_complete() else None, self.last(),
                   self.last_of_floor(), self.median(),
-                  self.special_s and self.special_s / self.least_s, self.first_s,
-                  self.copies_sent()]
+                  self.special, self.first_s, self.copies_sent()]
         return [case.scenario, self.peer, case.hosts, case.rate_mbit, self.total_bytes,
                 self.number + 1, *("" if value is None else f"{value:.4f}" for value in values),
                 len(self.times_s), self.receivers, self.note]
@@ -88,19 +85,19 @@ def table_row(samples, special):
         spread([sample.median() for sample in samples]),
     ]
     if special:
-        of.append(spread([sample.special() for sample in samples]))
+        of.append(spread([sample.special / special[1] for sample in samples if sample.special]))
     of += [spread([sample.first_s for sample in samples]),
            spread([sample.copies_sent() for sample in samples])]
-    worst = min(samples, key=lambda sample: len(sample.times_s))
+    worst = min(samples, key=lambda sample: (len(sample.times_s), not sample.note))
     return of + [worst.finished() + (f": {worst.note}" if worst.note else "")]
 
 
-def print_tables(titles, cases, samples, skipped):
+def print_tables(titles, cases, samples):
     for scenario in dict.fromkeys(case.scenario for case in cases):
         special = SPECIAL.get(scenario)
         heads = ["peer", "hosts", "Mbit/s", "last, × M/R", "× floor", "median, × M/R",
-                 *([special] if special else []), "first bytes at last, s", "publisher sent, × M",
-                 "finished"]
+                 *([special[0]] if special else []), "first bytes at last, s",
+                 "publisher sent, × M", "finished"]
         print(f"\n## {scenario}: {titles[scenario]}\n\n| {' | '.join(heads)} |\n"
               f"|{'---|' * len(heads)}")
         for case in (case for case in cases if case.scenario == scenario):
@@ -109,9 +106,6 @@ def print_tables(titles, cases, samples, skipped):
                 own = [one for one in samples if one.case is case and one.peer == name]
                 row = [name, str(case.hosts), f"{case.rate_mbit:g}", *table_row(own, special)]
                 print(f"| {' | '.join(row)} |")
-            for name in (name for other, name in skipped if other is case):
-                print(f"| {name} | {case.hosts} | skipped: {skipped[(case, name)]} |"
-                      f"{' |' * (len(heads) - 3)}")
 
 
 def write_csv(path, samples):
@@ -121,6 +115,7 @@ def write_csv(path, samples):
         table.writerows(sample.row() for sample in samples)
 
 
+@functools.cache
 def python_with(module):
     """A Python that has the module: this one, or the distribution's, whose packages it may be."""
     for python in (sys.executable, "/usr/bin/python3"):
