@@ -162,6 +162,7 @@ class PullScheduler {
     bool acceptable(HolderIndex holder, std::uint32_t chunk) const;
     bool left_to(HolderIndex holder, std::uint32_t chunk) const;
     bool any_stripe_open() const;
+    bool idle_parent(HolderIndex holder) const;
     Duration patience(const Stripe& stripe) const;
     void find_stalls(TimePoint now);
     void stripe_arrived(HolderIndex holder, std::uint32_t chunk, TimePoint now);

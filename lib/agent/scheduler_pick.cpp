@@ -139,7 +139,7 @@ std::int64_t PullScheduler::pick(HolderIndex index) {
         const std::int64_t planned = pick_planned(index);
         if (planned >= 0) return planned;
     }
-    if (!holder.paged || !any_stripe_open()) return -1;
+    if (!holder.paged || !(any_stripe_open() || idle_parent(index))) return -1;
     return holder.complete ? pick_complete(index) : pick_relay(index);
 }
 
@@ -205,7 +205,9 @@ void PullScheduler::next_actions(TimePoint now, std::vector<Action>& actions) {
             if (in_flight_ >= options_.in_flight_max) return;
             if (!has_room(holder) || !allowed(holder, now)) continue;
             std::int64_t chunk = pick(index);
-            if (chunk < 0) chunk = stripes_.empty() ? pick_steal(index, now) : pick_stalled(index);
+            if (chunk < 0 && !stripes_.empty()) chunk = pick_stalled(index);
+            const bool helps = stripes_.empty() || holder.role.stripes != 0;
+            if (chunk < 0 && helps) chunk = pick_steal(index, now);
             if (chunk < 0) continue;
             ask(index, static_cast<std::uint32_t>(chunk), now, actions);
             asked = true;

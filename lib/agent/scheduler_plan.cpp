@@ -69,13 +69,24 @@ bool PullScheduler::any_stripe_open() const {
                        [](const Stripe& stripe) { return stripe.parent < 0 || stripe.stalled; });
 }
 
+// True if the stripes that are read from this holder have all been asked for: it may help out.
+bool PullScheduler::idle_parent(HolderIndex index) const {
+    bool parent = false;
+    for (const Stripe& stripe : stripes_) {
+        if (stripe.parent != index) continue;
+        if (stripe.cursor < chunks_.size()) return false;
+        parent = true;
+    }
+    return parent;
+}
+
 // True if the plan lets this holder be asked for the chunk.
 bool PullScheduler::left_to(HolderIndex index, std::uint32_t chunk) const {
     if (stripes_.empty()) return true;
     const Stripe& stripe = stripes_[chunk % stripes_.size()];
     if (stripe.parent == index) return true;
     if (stripe.parent >= 0 && chunks_[chunk].last_corrupt == stripe.parent) return true;
-    if (stripe.parent >= 0 && !stripe.stalled) return false;
+    if (stripe.parent >= 0 && !stripe.stalled) return idle_parent(index);
     return holders_[index].role.ancestor || now_ - stripe.since > kAncestorsAlone;
 }
 
@@ -122,7 +133,8 @@ void PullScheduler::stripe_arrived(HolderIndex index, std::uint32_t chunk, TimeP
 }
 
 // Whether a parent is slow cannot be seen from what it brings: it may wait for others. So its own
-// parent is tried with chunks that the parent lacks; a holder without room brings them slowly too.
+// parent, or another source, is tried with chunks that the parent lacks; a holder without room
+// brings them slowly too.
 void PullScheduler::probe(TimePoint now, std::vector<Action>& actions) {
     for (const HolderIndex index : slow_) {
         if (holders_[index].live) actions.push_back({Action::Kind::report_slow, index});
@@ -137,7 +149,6 @@ void PullScheduler::probe(TimePoint now, std::vector<Action>& actions) {
         }
         stripe.probe_due = now + stripe.probe_interval;
         stripe.probe_interval *= 2;
-        if (holders_[static_cast<std::size_t>(stripe.parent)].complete) continue;
         for (HolderIndex index = 0; index < holders_.size(); ++index) {
             const Holder& holder = holders_[index];
             if (!holder.role.ancestor || !holder.outstanding.empty() || !has_room(holder)) continue;
@@ -155,7 +166,8 @@ void PullScheduler::start_probe(Stripe& stripe, HolderIndex ancestor, TimePoint 
     const std::size_t wanted = std::size_t{options_.probe_chunks} * 2;
     for (std::uint32_t chunk = stripe.cursor; chunk < chunks_.size(); chunk += step) {
         const bool open = chunks_[chunk].state == State::open;
-        if (open && has(holders_[ancestor], chunk) && !has(parent, chunk)) ahead.push_back(chunk);
+        const bool lacks = parent.complete || !has(parent, chunk);
+        if (open && has(holders_[ancestor], chunk) && lacks) ahead.push_back(chunk);
         if (ahead.size() >= wanted) break;
     }
     // With less between them the parent keeps up.

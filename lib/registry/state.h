@@ -39,7 +39,8 @@ struct StateOptions {
     std::uint32_t models_max = 65536;
     std::uint32_t channels_per_model_max = 1024;
     std::uint32_t accusers_to_quarantine = 2;  // distinct readers that report a corrupt holder
-    std::uint32_t stripes = 2;                 // of a plan
+    std::uint32_t stripes_min = 2;             // of a plan; as many as there are sources, up to
+    std::uint32_t stripes_max = 16;
     std::uint32_t gather_ms = 10;      // readers that come so soon after each other are planned
     std::uint32_t gather_ms_max = 60;  // together; nobody waits longer than this
 };
@@ -183,6 +184,7 @@ class State {
     void plan_gathered(Version& version);
     void replan_holding(const Peer& peer, Version& version);
     void unplan(std::uint64_t peer, Version& version);
+    void on_slow(const Peer& reader, std::uint64_t holder, Version& version);
     void shun(const Peer& reader, Version& version, std::span<const std::uint64_t> avoid);
     void fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t> avoid,
                       std::uint32_t count_max);

@@ -304,11 +304,7 @@ Result<std::vector<Change>> State::report(const HolderReport& report) {
     }
     const auto holder = peers_.find(report.holder);
     if (holder == peers_.end() || holder->first == reporter->ref.id) return changes;
-    if (report.kind == ReportKind::slow && version->planning &&
-        version->planning->forest.contains(report.holder) &&
-        !version->planning->forest.complete(report.holder)) {
-        version->planning->forest.demote(report.holder);
-    }
+    if (report.kind == ReportKind::slow) on_slow(*reporter, report.holder, *version);
     if (report.kind == ReportKind::corrupt) {
         if (reporter->distrusted.size() < kDistrustedMax) {
             reporter->distrusted.emplace(version, report.holder);

@@ -32,14 +32,19 @@ plan::Member State::member_of(const Peer& peer, Version& version) const {
 Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
     const std::uint64_t id = reader.ref.id;
     if (!version.planning) {
-        plan::ForestOptions options;
-        options.stripes = options_.stripes;
-        options.reader_rate = static_cast<double>(reader.info.port_rate);
-        version.planning = std::make_unique<Planning>(Planning{plan::Forest(options), {}, {}, {}});
         std::vector<plan::Member> sources;
+        plan::ForestOptions options;
+        options.reader_rate = static_cast<double>(reader.info.port_rate);
         for (const Rank& rank : version.complete) {
             sources.push_back(member_of(peers_.at(rank.peer), version));
+            // Where no port is known, sources with lesser caps count for less.
+            if (reader.info.port_rate == 0) {
+                options.reader_rate = std::max(options.reader_rate, sources.back().rate);
+            }
         }
+        options.stripes = std::clamp(static_cast<std::uint32_t>(sources.size()),
+                                     options_.stripes_min, options_.stripes_max);
+        version.planning = std::make_unique<Planning>(Planning{plan::Forest(options), {}, {}, {}});
         version.planning->forest.join(sources);
     }
     Planning& planning = *version.planning;
@@ -90,6 +95,19 @@ void State::unplan(std::uint64_t peer, Version& version) {
     }
 }
 
+// Readers found that they would fare better without this holder.
+void State::on_slow(const Peer& reader, std::uint64_t holder, Version& version) {
+    if (!version.planning) return;
+    plan::Forest& forest = version.planning->forest;
+    if (!forest.contains(holder) || !forest.contains(reader.ref.id)) return;
+    if (!forest.complete(holder)) {
+        forest.demote(holder);
+    } else if (!forest.complete(reader.ref.id)) {
+        // A source may be slow for one reader only.
+        forest.part(reader.ref.id, holder);
+    }
+}
+
 // A reader cannot read from these, or was lied to.
 void State::shun(const Peer& reader, Version& version, std::span<const std::uint64_t> avoid) {
     if (!version.planning || !version.planning->forest.contains(reader.ref.id)) return;
@@ -137,9 +155,13 @@ void State::fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t
         }
     }
     const std::size_t parents = grant.holders.size();
+    bool from_source = false;
     for (std::size_t i = 0; i < parents; ++i) {
         const std::uint64_t parent = grant.holders[i].peer.id;
-        if (forest.complete(parent)) continue;
+        if (forest.complete(parent)) {
+            from_source = true;
+            continue;
+        }
         for (const std::uint32_t stripe : grant.holders[i].stripes) {
             const std::uint64_t above = forest.parent(parent, stripe);
             if (grant.holders.size() >= parents + kAncestorsMax || !is_new(above)) continue;
@@ -152,6 +174,9 @@ void State::fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t
         planned >= count_max ? 0 : std::min<std::size_t>(count_max - planned, kOthersMax));
     for (const std::uint64_t other : choose(reader, version, passed, room)) {
         grant.holders.push_back(hint_of(other, version));
+        // A source has no parent to turn to, but equals.
+        grant.holders.back().ancestor =
+            from_source && peers_.at(other).holdings.at(&version).holding.complete;
     }
 }
 
