@@ -15,6 +15,7 @@ struct RegionPlan {
     enum class Kind {
         memory,  // a memfd
         file,    // an ordinary file, which may shrink
+        gates,   // a memfd of bits that are not set; the seed fills nothing
     };
     std::uint64_t bytes = 0;
     std::uint64_t seed = 0;  // of the pattern that fills it
@@ -31,8 +32,10 @@ class Holder {
     virtual void drop(std::size_t region) = 0;
     // Returns once the file of a Kind::file region has this size.
     virtual void truncate(std::size_t region, std::uint64_t bytes) = 0;
-    // Overwrites a region that was dropped with another pattern.
+    // Overwrites a region that was dropped, or that nobody reads yet, with another pattern.
     virtual void overwrite(std::size_t region, std::uint64_t seed) = 0;
+    // Sets a bit of a region and tells the fabric.
+    virtual void open_gate(std::size_t region, std::uint64_t bit) = 0;
     virtual void kill() = 0;   // SIGKILL
     virtual void pause() = 0;  // SIGSTOP: answers nothing, its sockets stay
     virtual void resume() = 0;

@@ -40,6 +40,9 @@ class MemoryHolder final : public Holder {
     void overwrite(std::size_t region, std::uint64_t seed) override {
         served_.overwrite(region, seed);
     }
+    void open_gate(std::size_t region, std::uint64_t bit) override {
+        served_.open_gate(region, bit);
+    }
     void kill() override { world_->kill(peer_.address); }
     void pause() override { world_->pause(peer_.address); }
     void resume() override { world_->resume(peer_.address); }

@@ -51,6 +51,7 @@ int hold(kit::Channel& channel, const OpenFabric& open, const std::vector<Region
         if (*command == "drop") served.drop(region);
         if (*command == "truncate") served.truncate(region, argument);
         if (*command == "overwrite") served.overwrite(region, argument);
+        if (*command == "open_gate") served.open_gate(region, argument);
         channel.send("done");
     }
     return 0;
@@ -75,6 +76,9 @@ class ProcessHolder final : public Holder {
     }
     void overwrite(std::size_t region, std::uint64_t seed) override {
         command("overwrite", region, seed);
+    }
+    void open_gate(std::size_t region, std::uint64_t bit) override {
+        command("open_gate", region, bit);
     }
     void kill() override { child_.kill(); }
     void pause() override { child_.stop(); }

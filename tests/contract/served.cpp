@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <string>
 
@@ -35,11 +36,13 @@ SharedMemory make_memory(const RegionPlan& plan) {
 
 }  // namespace
 
-Served::Served(fabric::Fabric& fabric, const std::vector<RegionPlan>& plans) {
+Served::Served(fabric::Fabric& fabric, const std::vector<RegionPlan>& plans) : fabric_(fabric) {
     for (const RegionPlan& plan : plans) {
         memory_.push_back(make_memory(plan));
         const SharedMemory& memory = memory_.back();
-        kit::fill_pattern(memory.pages.span(), plan.seed);
+        if (plan.kind != RegionPlan::Kind::gates) {
+            kit::fill_pattern(memory.pages.span(), plan.seed);
+        }
         fabric::Memory registered;
         registered.bytes = memory.pages.span();
         registered.fd = memory.fd.get();
@@ -56,6 +59,13 @@ void Served::truncate(std::size_t region, std::uint64_t bytes) {
 
 void Served::overwrite(std::size_t region, std::uint64_t seed) {
     kit::fill_pattern(memory_[region].pages.span(), seed);
+}
+
+void Served::open_gate(std::size_t region, std::uint64_t bit) {
+    auto* words = reinterpret_cast<std::uint64_t*>(memory_[region].pages.data());
+    std::atomic_ref(words[bit / 64])
+        .fetch_or(std::uint64_t{1} << (bit % 64), std::memory_order_release);
+    fabric_.gates_opened();
 }
 
 }  // namespace weightcast::contract

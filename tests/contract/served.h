@@ -12,15 +12,17 @@ namespace weightcast::contract {
 
 class Served {
   public:
-    // Registers a region per plan. Aborts if that fails.
+    // Borrows the fabric and registers a region per plan. Aborts if that fails.
     Served(fabric::Fabric& fabric, const std::vector<RegionPlan>& plans);
     std::size_t size() const { return regions_.size(); }
     fabric::RegionKey key(std::size_t region) const { return regions_[region]->key(); }
     void drop(std::size_t region) { regions_[region].reset(); }
     void truncate(std::size_t region, std::uint64_t bytes);
     void overwrite(std::size_t region, std::uint64_t seed);
+    void open_gate(std::size_t region, std::uint64_t bit);
 
   private:
+    fabric::Fabric& fabric_;
     std::vector<SharedMemory> memory_;
     std::vector<std::unique_ptr<fabric::Region>> regions_;
 };

@@ -2,8 +2,10 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <array>
 
+#include "base/clock.h"
 #include "tests/kit/catch.h"
 
 namespace weightcast::contract {
@@ -23,11 +25,13 @@ Session::Session(fabric::Fabric& fabric, std::size_t bytes) : fabric_(fabric), m
     region_ = std::move(region).value();
 }
 
-fabric::ReadTag Session::read(fabric::LinkId link, const fabric::RegionKey& key, Piece piece) {
+fabric::ReadTag Session::read(fabric::LinkId link, const fabric::RegionKey& key, Piece piece,
+                              const Gate& gate) {
     const fabric::ReadTag tag(next_tag_++);
-    const auto& kept = keys_.emplace(tag.value, key).first->second;
-    const fabric::Read read{
-        link, kept, piece.remote_offset, region_.get(), piece.local_offset, piece.bytes, tag};
+    const Keys& kept = keys_.emplace(tag.value, Keys{key, gate.key}).first->second;
+    const fabric::Read read{link,          kept.region,        piece.remote_offset,
+                            region_.get(), piece.local_offset, piece.bytes,
+                            tag,           kept.gate,          gate.bit};
     fabric_.submit({&read, 1});
     return tag;
 }
@@ -40,6 +44,23 @@ void Session::poll_once() {
         INFO("tag " << done[i].tag.value);
         REQUIRE(keys_.erase(done[i].tag.value) == 1);
         statuses_[done[i].tag.value] = done[i].status;
+    }
+}
+
+void Session::go_on_for(std::uint32_t ms) {
+    if (fabric_.wait_fd() < 0) {
+        // Its time is polls.
+        for (std::uint32_t i = 0; i < ms; ++i) poll_once();
+        return;
+    }
+    const TimePoint end = system_clock().now() + std::chrono::milliseconds(ms);
+    for (TimePoint now = system_clock().now(); now < end; now = system_clock().now()) {
+        poll_once();
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - now).count();
+        const int wait_ms = fabric_.wait_ms();
+        ::pollfd waiting{fabric_.wait_fd(), POLLIN, 0};
+        ::poll(&waiting, 1,
+               wait_ms < 0 ? static_cast<int>(left) : std::min(wait_ms, static_cast<int>(left)));
     }
 }
 

@@ -9,6 +9,12 @@
 
 namespace weightcast::contract {
 
+// What a read waits for: a bit of a region; nothing if the key is empty.
+struct Gate {
+    fabric::RegionKey key;
+    std::uint64_t bit = 0;
+};
+
 class Session {
   public:
     // Borrows the fabric and registers `bytes` of local memory.
@@ -21,7 +27,8 @@ class Session {
     };
 
     // Submits a read and returns its tag; tags count up.
-    fabric::ReadTag read(fabric::LinkId link, const fabric::RegionKey& key, Piece piece);
+    fabric::ReadTag read(fabric::LinkId link, const fabric::RegionKey& key, Piece piece,
+                         const Gate& gate = {});
     // Polls until nothing is outstanding. Fails the test if a completion is unknown or comes
     // twice, or if a generous number of waits does not suffice.
     void finish();
@@ -29,10 +36,13 @@ class Session {
     void finish_some(std::size_t count);
     // Polls once, without waiting.
     void poll_once();
+    // Polls until so much of the fabric's time is over, whatever completes.
+    void go_on_for(std::uint32_t ms);
     // Reads once and waits for it.
     fabric::ReadStatus read_now(fabric::LinkId link, const fabric::RegionKey& key, Piece piece);
 
     std::size_t outstanding() const { return keys_.size(); }
+    bool has_completed(fabric::ReadTag tag) const { return statuses_.contains(tag.value); }
     std::size_t completed() const { return statuses_.size(); }
     fabric::ReadStatus status(fabric::ReadTag tag) const { return statuses_.at(tag.value); }
     std::span<std::byte> local() { return memory_; }
@@ -46,7 +56,11 @@ class Session {
     std::vector<std::byte> memory_;
     std::unique_ptr<fabric::Region> region_;
     std::uint64_t next_tag_ = 1;
-    std::map<std::uint64_t, fabric::RegionKey> keys_;  // of outstanding reads, which borrow them
+    struct Keys {
+        fabric::RegionKey region;
+        fabric::RegionKey gate;
+    };
+    std::map<std::uint64_t, Keys> keys_;  // of outstanding reads, which borrow them
     std::map<std::uint64_t, fabric::ReadStatus> statuses_;
 };
 

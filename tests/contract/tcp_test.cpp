@@ -38,26 +38,30 @@ TEST_CASE("tcp messages have the documented bytes") {
     expected.fill(std::byte{0x11});
     fabric::Incarnation own;
     own.fill(std::byte{0x22});
-    REQUIRE(hex_of<kHelloBytes>(Hello{1, expected, own}) ==
+    REQUIRE(hex_of<kHelloBytes>(Hello{2, expected, own}) ==
             "7763746370666162"
-            "01000000"
+            "02000000"
             "00000000" +
                 repeat("11", 16) + repeat("22", 16));
-    REQUIRE(hex_of<kWelcomeBytes>(Welcome{1, WelcomeStatus::stale_peer, own}) ==
+    REQUIRE(hex_of<kWelcomeBytes>(Welcome{2, WelcomeStatus::stale_peer, own}) ==
             "7763746370616e73"
-            "01000000"
+            "02000000"
             "01000000" +
                 repeat("22", 16));
     RegionId region;
     region.fill(std::byte{0x33});
-    const std::string request = hex_of<kRequestBytes>(Request{2, region, 0x0102030405060708, 9});
+    const std::string request =
+        hex_of<kRequestBytes>(Request{RequestKind::gated_read, 2, region, 0x0102030405060708, 9});
     REQUIRE(request ==
-            "01000000"
+            "02000000"
             "00000000"
             "0200000000000000" +
                 repeat("33", 16) +
                 "0807060504030201"
                 "0900000000000000");
+    REQUIRE(hex_of<kRequestBytes>(Request{}).starts_with("0100000000000000"));
+    const std::string gate = hex_of<kGateBytes>(Gate{region, 0x0102030405060708});
+    REQUIRE(gate == repeat("33", 16) + "0807060504030201");
     REQUIRE(hex_of<kFrameBytes>(Frame{FrameKind::data, 1U << 20U, 3}) ==
             "01000000"
             "00001000"
@@ -66,20 +70,33 @@ TEST_CASE("tcp messages have the documented bytes") {
             "02000000"
             "02000000"
             "0400000000000000");
+    REQUIRE(hex_of<kFrameBytes>(Frame{FrameKind::waiting, 0, 5}) ==
+            "03000000"
+            "00000000"
+            "0500000000000000");
     const auto decoded = decode_request(exactly<kRequestBytes>(*from_hex(request)));
     REQUIRE(decoded);
+    REQUIRE(decoded->kind == RequestKind::gated_read);
     REQUIRE(decoded->offset == 0x0102030405060708);
     REQUIRE(decoded->region == region);
+    const Gate decoded_gate = decode_gate(exactly<kGateBytes>(*from_hex(gate)));
+    REQUIRE(decoded_gate.region == region);
+    REQUIRE(decoded_gate.bit == 0x0102030405060708);
     REQUIRE(decode_key(encode_key(region)) == region);
 }
 
-TEST_CASE("malformed tcp frames do not decode") {
+TEST_CASE("malformed tcp frames and requests do not decode") {
     for (const char* frame : {"00000000010000000000000000000000",     // no such kind
                               "01000000000000000000000000000000",     // no payload
                               "01000000010010000000000000000000",     // too much payload
-                              "02000000030000000000000000000000"}) {  // no such status
+                              "02000000030000000000000000000000",     // no such status
+                              "03000000010000000000000000000000"}) {  // waiting with a value
         INFO(frame);
         REQUIRE(!decode_frame(exactly<kFrameBytes>(*from_hex(frame))));
+    }
+    for (const char* request : {"0000000000000000", "0300000000000000", "0100000001000000"}) {
+        INFO(request);
+        REQUIRE(!decode_request(exactly<kRequestBytes>(*from_hex(request + repeat("00", 40)))));
     }
     // One's own hello is no welcome.
     std::array<std::byte, kHelloBytes> hello;

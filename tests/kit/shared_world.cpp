@@ -65,6 +65,11 @@ class LockedFabric final : public fabric::Fabric {
             fabric_->submit({&read, 1});
         }
     }
+    bool can_wait() const override { return fabric_->can_wait(); }
+    void gates_opened() override {
+        const Lock lock(*mutex_);
+        fabric_->gates_opened();
+    }
     std::size_t poll(std::span<fabric::Completion> completions) override {
         const Lock lock(*mutex_);
         return fabric_->poll(completions);

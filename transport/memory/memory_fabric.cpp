@@ -66,6 +66,7 @@ class MemoryFabric final : public fabric::Fabric {
     void disconnect(LinkId link) override;
     std::string link_error(LinkId link) const override;
     void submit(std::span<const Read> reads) override;
+    bool can_wait() const override { return true; }
     std::size_t poll(std::span<Completion> completions) override;
     int wait_fd() const override { return -1; }
     std::uint64_t bytes_served() const override { return self_->bytes_served; }
@@ -76,6 +77,8 @@ class MemoryFabric final : public fabric::Fabric {
         bool established = false;  // the peer has answered
         ReadStatus failure = ReadStatus::ok;
         std::size_t outstanding = 0;
+        std::size_t gated = 0;  // of these, those that may wait for a gate
+        std::size_t lost = 0;   // of these, those that are never answered
         std::uint64_t progress_ms = 0;
     };
     struct Pending {
@@ -162,6 +165,8 @@ void MemoryFabric::submit(std::span<const Read> reads) {
                 state_->random.below(faults.delay_polls_max - faults.delay_polls_min + 1ULL);
             pending.lost = faults.loss > 0 && state_->random.unit() < faults.loss;
         }
+        link.gated += !read.gate.empty();
+        link.lost += pending.lost;
         pending_.push_back(pending);
     }
 }
@@ -176,7 +181,7 @@ ReadStatus MemoryFabric::check(const Link& link) const {
 void MemoryFabric::fail(Link& link, LinkId id, ReadStatus status) {
     if (link.failure != ReadStatus::ok) return;
     link.failure = status;
-    link.outstanding = 0;
+    link.outstanding = link.gated = link.lost = 0;
     std::erase_if(pending_, [&](const Pending& pending) {
         if (pending.read.link != id) return false;
         done_.push_back({pending.read.tag, status});
@@ -190,6 +195,9 @@ void MemoryFabric::check_links() {
         if (found == links_.end() || found->second.failure != ReadStatus::ok) continue;
         Link& link = found->second;
         const ReadStatus status = check(link);
+        // The holder of reads that wait says that it is there; but a lost read must time out.
+        const bool there = status == ReadStatus::ok && !state_->peers.at(link.peer.address)->paused;
+        if (there && link.gated > 0 && link.lost == 0) link.progress_ms = now_ms();
         const bool waits = link.outstanding > 0 || !link.established;
         if (status == ReadStatus::unreachable) {
             fail(link, LinkId(id), status);
@@ -209,9 +217,13 @@ bool MemoryFabric::try_complete(const Pending& pending, ReadStatus& status) {
     if (pending.lost || pending.due_poll > polls_) return false;
     Link& link = links_.at(pending.read.link.value);
     if (state_->peers.at(link.peer.address)->paused) return false;
-    status = state_->copy(link.peer.address, pending.read);
+    const State::Gate gate = state_->gate(link.peer.address, pending.read);
+    if (gate == State::Gate::closed) return false;
+    status = gate == State::Gate::open ? state_->copy(link.peer.address, pending.read)
+                                       : ReadStatus::access_denied;
     link.progress_ms = now_ms();
     --link.outstanding;
+    link.gated -= !pending.read.gate.empty();
     return true;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -12,6 +13,12 @@ namespace weightcast::transport {
 namespace {
 
 using fabric::ReadStatus;
+
+bool is_inside(const fabric::Memory* region, const fabric::Read& read) {
+    if (region == nullptr) return false;
+    const std::uint64_t size = region->bytes.size();
+    return read.remote_offset <= size && read.bytes <= size - read.remote_offset;
+}
 
 // Where the memory may shrink it is read through its descriptor, so that no page is missing.
 bool read_file(const fabric::Memory& memory, std::uint64_t offset, std::span<std::byte> local) {
@@ -28,14 +35,31 @@ bool read_file(const fabric::Memory& memory, std::uint64_t offset, std::span<std
 
 }  // namespace
 
-ReadStatus MemoryWorld::State::copy(const std::string& owner, const fabric::Read& read) {
-    const auto found = regions.find(fabric::RegionKey(read.key.begin(), read.key.end()));
-    if (found == regions.end() || found->second.owner != owner) return ReadStatus::access_denied;
-    const fabric::Memory& memory = found->second.memory;
-    const std::uint64_t size = memory.bytes.size();
-    if (read.remote_offset > size || read.bytes > size - read.remote_offset) {
-        return ReadStatus::access_denied;
+const fabric::Memory* MemoryWorld::State::find(const std::string& owner,
+                                               std::span<const std::byte> key) const {
+    const auto found = regions.find(fabric::RegionKey(key.begin(), key.end()));
+    if (found == regions.end() || found->second.owner != owner) return nullptr;
+    return &found->second.memory;
+}
+
+MemoryWorld::State::Gate MemoryWorld::State::gate(const std::string& owner,
+                                                  const fabric::Read& read) const {
+    if (read.gate.empty()) return Gate::open;
+    const fabric::Memory* region = find(owner, read.gate);
+    const auto byte = static_cast<std::size_t>(read.gate_bit / 8);
+    if (region == nullptr || region->fd_may_shrink || byte >= region->bytes.size()) {
+        return Gate::denied;
     }
+    if (!is_inside(find(owner, read.key), read)) return Gate::denied;
+    auto& bits = reinterpret_cast<std::uint8_t&>(region->bytes[byte]);
+    const auto value = std::atomic_ref(bits).load(std::memory_order_acquire);
+    return (value >> (read.gate_bit % 8) & 1U) != 0 ? Gate::open : Gate::closed;
+}
+
+ReadStatus MemoryWorld::State::copy(const std::string& owner, const fabric::Read& read) {
+    const fabric::Memory* region = find(owner, read.key);
+    if (!is_inside(region, read)) return ReadStatus::access_denied;
+    const fabric::Memory& memory = *region;
     const auto local = read.local->bytes().subspan(static_cast<std::size_t>(read.local_offset),
                                                    static_cast<std::size_t>(read.bytes));
     if (memory.fd_may_shrink) {

@@ -32,8 +32,13 @@ struct MemoryWorld::State {
     std::map<std::string, std::shared_ptr<Peer>> peers;  // a fabric keeps its own peer's record
     std::map<fabric::RegionKey, Served> regions;
 
+    enum class Gate { closed, open, denied };
+    // Of a read from this peer; open if it has none, denied if the read could never be answered.
+    Gate gate(const std::string& owner, const fabric::Read& read) const;
     // Copies from the region to `local`, as the peer's faults are.
     fabric::ReadStatus copy(const std::string& owner, const fabric::Read& read);
+    // The region of this key if it is the owner's, or null.
+    const fabric::Memory* find(const std::string& owner, std::span<const std::byte> key) const;
     // A key that no other region has.
     fabric::RegionKey new_key();
 };

@@ -54,7 +54,7 @@ bool ReaderConnection::wants_write() const {
 }
 
 std::optional<TimePoint> ReaderConnection::deadline(Duration progress) const {
-    if (open_ && pending_.empty()) return std::nullopt;
+    if (open_ && idle()) return std::nullopt;
     return progress_ + progress;
 }
 
@@ -64,18 +64,27 @@ bool ReaderConnection::has_input() const {
 }
 
 void ReaderConnection::request(const RegionId& region, std::uint64_t offset, std::byte* target,
-                               std::uint64_t bytes, fabric::ReadTag tag, TimePoint now) {
-    if (open_ && pending_.empty()) progress_ = now;
-    pending_.push({target, bytes, 0, tag});
+                               std::uint64_t bytes, fabric::ReadTag tag, TimePoint now,
+                               const std::optional<Gate>& gate) {
+    if (open_ && idle()) progress_ = now;
+    const Pending pending{target, bytes, 0, tag, sequence_sent_};
+    if (gate) {
+        gated_.push_back(pending);
+    } else {
+        pending_.push(pending);
+    }
     outstanding_bytes_ += bytes;
     if (output_first_ == output_.size()) {
         output_.clear();
         output_first_ = 0;
     }
     const std::size_t at = output_.size();
-    output_.resize(at + kRequestBytes);
-    encode(Request{sequence_sent_++, region, offset, bytes},
+    output_.resize(at + kRequestBytes + (gate ? kGateBytes : 0));
+    const RequestKind kind = gate ? RequestKind::gated_read : RequestKind::read;
+    encode(Request{kind, sequence_sent_++, region, offset, bytes},
            std::span<std::byte, kRequestBytes>(&output_[at], kRequestBytes));
+    if (!gate) return;
+    encode(*gate, std::span<std::byte, kGateBytes>(&output_[at + kRequestBytes], kGateBytes));
 }
 
 std::optional<Failure> ReaderConnection::flush() {
@@ -105,7 +114,7 @@ std::optional<Failure> ReaderConnection::receive(std::uint64_t bytes_max, TimePo
         if (slice_bytes_ > 0) {
             direct = static_cast<std::size_t>(
                 std::min<std::uint64_t>(slice_bytes_, bytes_max - received));
-            parts[0] = {pending_.front().target + pending_.front().received, direct};
+            parts[0] = {slice_target_, direct};
         }
         const bool whole = direct == slice_bytes_;
         parts[1] = {&head_[head_bytes_], whole ? head_.size() - head_bytes_ : 0};
@@ -132,8 +141,7 @@ std::optional<Failure> ReaderConnection::receive(std::uint64_t bytes_max, TimePo
 }
 
 void ReaderConnection::take_payload(std::size_t bytes) {
-    if (bytes == 0) return;
-    pending_.front().received += bytes;
+    slice_target_ += bytes;
     slice_bytes_ -= bytes;
 }
 
@@ -148,7 +156,7 @@ std::optional<Failure> ReaderConnection::take_frames(Ring<Completion>& done) {
         if (slice_bytes_ > 0) {
             const std::size_t bytes = std::min(slice_bytes_, head_bytes_ - used);
             if (bytes == 0) break;
-            std::memcpy(pending_.front().target + pending_.front().received, &head_[used], bytes);
+            std::memcpy(slice_target_, &head_[used], bytes);
             take_payload(bytes);
             used += bytes;
             continue;
@@ -179,29 +187,57 @@ std::optional<Failure> ReaderConnection::take_welcome() {
     return flush();
 }
 
+ReaderConnection::Pending* ReaderConnection::find_gated(std::uint64_t sequence) {
+    const auto found = std::ranges::find(gated_, sequence, &Pending::sequence);
+    return found == gated_.end() ? nullptr : &*found;
+}
+
+ReaderConnection::Pending* ReaderConnection::find_answered(std::uint64_t sequence) {
+    if (answered_.value_or(sequence) != sequence) return nullptr;
+    if (!pending_.empty() && pending_.front().sequence == sequence) return &pending_.front();
+    return find_gated(sequence);
+}
+
 std::optional<Failure> ReaderConnection::take_frame(const Frame& frame, Ring<Completion>& done) {
-    if (pending_.empty() || frame.sequence != sequence_done_) {
-        return malformed("an answer that nothing asked for");
-    }
-    const Pending& front = pending_.front();
-    if (frame.kind == FrameKind::data) {
-        if (frame.value > front.bytes - front.received) return malformed("too many bytes");
-        slice_bytes_ = frame.value;
+    if (frame.kind == FrameKind::waiting) {
+        // Else a holder that has nothing to wait for could put off the deadline for ever.
+        if (find_gated(frame.sequence) == nullptr) return malformed("that it waits for nothing");
         return std::nullopt;
     }
+    if (frame.kind == FrameKind::end) return take_end(frame, done);
+    Pending* pending = find_answered(frame.sequence);
+    if (pending == nullptr) return malformed("an answer that nothing asked for");
+    if (frame.value > pending->bytes - pending->received) return malformed("too many bytes");
+    answered_ = frame.sequence;
+    slice_bytes_ = frame.value;
+    slice_target_ = pending->target + pending->received;
+    pending->received += frame.value;
+    return std::nullopt;
+}
+
+std::optional<Failure> ReaderConnection::take_end(const Frame& frame, Ring<Completion>& done) {
+    Pending* pending = find_answered(frame.sequence);
+    if (pending == nullptr) return malformed("an answer that nothing asked for");
     const ReadStatus status = to_read_status(static_cast<EndStatus>(frame.value));
-    if (status == ReadStatus::ok && front.received != front.bytes) {
+    if (status == ReadStatus::ok && pending->received != pending->bytes) {
         return malformed("too few bytes");
     }
-    done.push({front.tag, status});
-    outstanding_bytes_ -= front.bytes;
-    pending_.pop();
-    ++sequence_done_;
+    answered_.reset();
+    done.push({pending->tag, status});
+    outstanding_bytes_ -= pending->bytes;
+    if (!pending_.empty() && pending == &pending_.front()) {
+        pending_.pop();
+    } else {
+        *pending = gated_.back();
+        gated_.pop_back();
+    }
     return std::nullopt;
 }
 
 void ReaderConnection::fail_all(ReadStatus status, Ring<Completion>& done) {
     for (; !pending_.empty(); pending_.pop()) done.push({pending_.front().tag, status});
+    for (const Pending& pending : gated_) done.push({pending.tag, status});
+    gated_.clear();
     outstanding_bytes_ = 0;
     slice_bytes_ = 0;
 }

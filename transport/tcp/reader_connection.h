@@ -37,7 +37,8 @@ class ReaderConnection {
 
     // Queues a request; flush() sends it. `target` has `bytes` bytes.
     void request(const RegionId& region, std::uint64_t offset, std::byte* target,
-                 std::uint64_t bytes, fabric::ReadTag tag, TimePoint now);
+                 std::uint64_t bytes, fabric::ReadTag tag, TimePoint now,
+                 const std::optional<Gate>& gate = std::nullopt);
 
     // Sends what is queued, as far as the socket takes it.
     std::optional<Failure> flush();
@@ -55,23 +56,31 @@ class ReaderConnection {
     struct Pending {
         std::byte* target = nullptr;
         std::uint64_t bytes = 0;
-        std::uint64_t received = 0;
+        std::uint64_t received = 0;  // or on its way: a data frame has announced it
         fabric::ReadTag tag;
+        std::uint64_t sequence = 0;
     };
 
     std::optional<Failure> take_frames(Ring<fabric::Completion>& done);
     std::optional<Failure> take_welcome();
     std::optional<Failure> take_frame(const Frame& frame, Ring<fabric::Completion>& done);
+    std::optional<Failure> take_end(const Frame& frame, Ring<fabric::Completion>& done);
     void take_payload(std::size_t bytes);
+    bool idle() const { return pending_.empty() && gated_.empty(); }
+    // Null if nothing gated with this sequence is outstanding.
+    Pending* find_gated(std::uint64_t sequence);
+    // The outstanding request that a frame with this sequence may answer now, or null.
+    Pending* find_answered(std::uint64_t sequence);
 
     UniqueFd socket_;
     const fabric::Incarnation expected_;
     bool open_ = false;  // the holder has answered the hello
     TimePoint progress_;
-    Ring<Pending> pending_;
+    Ring<Pending> pending_;       // without a gate: answered in this order
+    std::vector<Pending> gated_;  // answered in any order
     std::uint64_t outstanding_bytes_ = 0;
     std::uint64_t sequence_sent_ = 0;
-    std::uint64_t sequence_done_ = 0;
+    std::optional<std::uint64_t> answered_;  // the sequence whose answer has begun
 
     std::vector<std::byte> output_;  // the hello is not part of it
     std::size_t output_first_ = 0;
@@ -80,7 +89,9 @@ class ReaderConnection {
 
     std::array<std::byte, 4096> head_;  // frames, and the beginning of the payload behind them
     std::size_t head_bytes_ = 0;
-    std::size_t slice_bytes_ = 0;  // payload of the last data frame that has not come yet
+    // Payload of the last data frame that has not come yet, and where it goes.
+    std::size_t slice_bytes_ = 0;
+    std::byte* slice_target_ = nullptr;
 };
 
 }  // namespace weightcast::transport::tcp

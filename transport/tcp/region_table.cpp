@@ -38,6 +38,7 @@ void RegionTable::revoke(const RegionId& id) {
     WEIGHTCAST_ASSERT(found != regions_.end());
     const auto memory = std::move(found->second);
     regions_.erase(found);
+    ++revocations_;
     released_.wait(lock, [&] { return serving_ != memory.get(); });
 }
 

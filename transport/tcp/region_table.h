@@ -3,6 +3,7 @@
 // Thread-safe. One thread at a time, the server's, holds a Serving.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
@@ -27,6 +28,7 @@ class RegionTable {
         Serving& operator=(const Serving&) = delete;
         explicit operator bool() const { return memory_ != nullptr; }
         const fabric::Memory* operator->() const { return memory_; }
+        const fabric::Memory& operator*() const { return *memory_; }
 
       private:
         RegionTable& table_;
@@ -36,6 +38,8 @@ class RegionTable {
     void add(const RegionId& id, const fabric::Memory& memory);
     // Blocks until no Serving uses the region; it is not found any more.
     void revoke(const RegionId& id);
+    // How many regions were revoked so far.
+    std::uint64_t revocations() const { return revocations_.load(); }
 
   private:
     struct Hash {
@@ -50,6 +54,7 @@ class RegionTable {
     std::condition_variable released_;
     std::unordered_map<RegionId, std::unique_ptr<const fabric::Memory>, Hash> regions_;
     const fabric::Memory* serving_ = nullptr;
+    std::atomic<std::uint64_t> revocations_ = 0;
 };
 
 // Shared, because a Region may outlive its fabric.

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <utility>
@@ -27,6 +28,11 @@ void watch(int epoll, int fd, std::uint32_t events) {
     event.events = events;
     event.data.fd = fd;
     ::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+void notify(const UniqueFd& event) {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto written = ::write(event.get(), &one, sizeof one);
 }
 
 UniqueFd open_spare() { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
@@ -65,9 +71,28 @@ Server::Server(const fabric::FabricOptions& options, std::shared_ptr<RegionTable
 
 Server::~Server() {
     stopping_.store(true);
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof one);
+    notify(wake_);
     thread_.join();
+}
+
+void Server::gates_opened() {
+    // A read-modify-write, so that either it sees a request that was parked before, or the parking
+    // thread sees all that was written before this call.
+    if (parked_.fetch_add(0) == 0) return;
+    if (!opened_.exchange(true)) notify(wake_);
+}
+
+int Server::timeout_ms(bool throttled) const {
+    int timeout_ms = -1;
+    if (!turns_.empty()) {
+        timeout_ms = throttled ? bucket_.wait_ms() : 0;
+    } else if (silent_ > 0) {
+        timeout_ms = static_cast<int>(options_.progress_ms_max);
+    }
+    if (waiting_.empty()) return timeout_ms;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(next_keep_alive_ - now_);
+    const int left_ms = static_cast<int>(std::max<std::int64_t>(0, left.count()));
+    return timeout_ms < 0 ? left_ms : std::min(timeout_ms, left_ms);
 }
 
 void Server::run() {
@@ -76,26 +101,28 @@ void Server::run() {
     std::array<::epoll_event, kEventsMax> events;
     bool throttled = false;
     while (true) {
-        int timeout_ms = -1;
-        if (!turns_.empty()) {
-            timeout_ms = throttled ? bucket_.wait_ms() : 0;
-        } else if (silent_ > 0) {
-            timeout_ms = static_cast<int>(options_.progress_ms_max);
-        }
-        const int count = ::epoll_wait(epoll_.get(), events.data(), kEventsMax, timeout_ms);
+        const int count =
+            ::epoll_wait(epoll_.get(), events.data(), kEventsMax, timeout_ms(throttled));
         if (stopping_.load()) return;
         now_ = system_clock().now();
         for (int i = 0; i < count; ++i) {
             on_event(events[static_cast<std::size_t>(i)].data.fd,
                      events[static_cast<std::size_t>(i)].events);
         }
+        if (!waiting_.empty() && now_ >= next_keep_alive_) keep_alive();
         throttled = !serve_round();
         if (silent_ > 0) close_silent();
     }
 }
 
 void Server::on_event(int fd, std::uint32_t events) {
-    if (fd == wake_.get()) return;
+    if (fd == wake_.get()) {
+        std::uint64_t count = 0;
+        [[maybe_unused]] const auto taken = ::read(fd, &count, sizeof count);
+        // Before looking: a bit that is set meanwhile wakes again.
+        if (opened_.exchange(false)) look_at_gates();
+        return;
+    }
     if (fd == listener_.socket.get()) {
         accept_all();
         return;
@@ -114,16 +141,22 @@ void Server::on_event(int fd, std::uint32_t events) {
 
 void Server::advance(ServerConnection& connection) {
     const bool silent = !connection.greeted();
+    const std::size_t parked = connection.parked();
     const bool alive = connection.receive();
     if (silent && connection.greeted()) --silent_;
+    if (connection.parked() > parked) parked_ += connection.parked() - parked;
     if (!alive) {
         close(connection.fd());
         return;
     }
-    if (connection.can_send() && !connection.queued) {
-        connection.queued = true;
-        turns_.push_back(connection.fd());
-    }
+    if (connection.parked() > parked) watch_gates(connection);
+    queue_turn(connection);
+}
+
+void Server::queue_turn(ServerConnection& connection) {
+    if (!connection.can_send() || connection.queued) return;
+    connection.queued = true;
+    turns_.push_back(connection.fd());
 }
 
 void Server::accept_all() {
@@ -162,7 +195,10 @@ void Server::add_connection(UniqueFd socket) {
 void Server::close(int fd) {
     const auto found = connections_.find(fd);
     if (found == connections_.end()) return;
-    if (!found->second->greeted()) --silent_;
+    ServerConnection& connection = *found->second;
+    if (!connection.greeted()) --silent_;
+    parked_ -= connection.parked();
+    if (connection.listed) std::erase(waiting_, &connection);
     connections_.erase(found);
 }
 

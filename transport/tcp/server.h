@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <vector>
 
 #include "base/socket.h"
 #include "base/unique_fd.h"
@@ -32,6 +33,8 @@ class Server {
     ~Server();
 
     const SocketAddress& address() const { return listener_.address; }
+    // Bits that requests may wait for were set. Thread-safe.
+    void gates_opened();
     std::uint64_t bytes_served() const { return bytes_served_.load(std::memory_order_relaxed); }
 
   private:
@@ -39,11 +42,19 @@ class Server {
            Listener listener, UniqueFd epoll, UniqueFd wake);
 
     void run();
+    // Of the next wait; negative: none.
+    int timeout_ms(bool throttled) const;
     void accept_all();
     void add_connection(UniqueFd socket);
     void on_event(int fd, std::uint32_t events);
     // Receives, and queues the connection for its turn or closes it.
     void advance(ServerConnection& connection);
+    void queue_turn(ServerConnection& connection);
+    // Looks at the gates of the requests that were just parked.
+    void watch_gates(ServerConnection& connection);
+    void look_at_gates();
+    // Looks at all gates, and tells the readers that wait that this server is there.
+    void keep_alive();
     void close(int fd);
     // Gives each queued connection one turn. False if the rate cap stopped it.
     bool serve_round();
@@ -58,7 +69,13 @@ class Server {
     UniqueFd spare_;  // given up to accept and close when descriptors run out
     std::unordered_map<int, std::unique_ptr<ServerConnection>> connections_;
     std::deque<int> turns_;
-    std::size_t silent_ = 0;  // connections that have not said hello
+    std::size_t silent_ = 0;                  // connections that have not said hello
+    std::vector<ServerConnection*> waiting_;  // with parked requests
+    TimePoint next_keep_alive_;               // unless none is waiting
+    // Counted before their gates are looked at: who sets a bit afterwards sees the count and wakes
+    // the thread, and a bit that was set before is seen.
+    std::atomic<std::uint64_t> parked_ = 0;
+    std::atomic<bool> opened_ = false;  // gates_opened() has woken the thread
     TokenBucket bucket_;
     TimePoint now_;
     std::atomic<std::uint64_t> bytes_served_ = 0;

@@ -19,11 +19,16 @@ constexpr std::array<std::byte, 65536> kZeros{};
 
 ServerConnection::ServerConnection(UniqueFd socket, const fabric::Incarnation& own,
                                    RegionTable& regions, TimePoint accepted)
-    : socket_(std::move(socket)), own_(own), regions_(regions), accepted_(accepted) {}
+    : socket_(std::move(socket)),
+      own_(own),
+      regions_(regions),
+      accepted_(accepted),
+      parked_(regions) {}
 
 bool ServerConnection::receive() {
     while (readable_ && state_ != State::closing) {
-        if (requests_.size() + input_.size() / kRequestBytes > kRequestsMax) return true;
+        const std::size_t held = requests_.size() + parked_.size();
+        if (held + input_.size() / kRequestBytes > kRequestsMax) return true;
         const ssize_t got = ::recv(socket_.get(), input_.data() + input_bytes_,
                                    input_.size() - input_bytes_, MSG_DONTWAIT);
         if (got == 0) return false;
@@ -50,8 +55,15 @@ bool ServerConnection::parse_input() {
         const auto request =
             decode_request(std::span<const std::byte, kRequestBytes>(&input_[used], kRequestBytes));
         if (!request) return false;
-        requests_.push(*request);
-        used += kRequestBytes;
+        if (request->kind == RequestKind::read) {
+            requests_.push({*request});
+            used += kRequestBytes;
+            continue;
+        }
+        if (input_bytes_ - used < kRequestBytes + kGateBytes) break;
+        parked_.add(*request, decode_gate(std::span<const std::byte, kGateBytes>(
+                                  &input_[used + kRequestBytes], kGateBytes)));
+        used += kRequestBytes + kGateBytes;
     }
     std::copy(input_.data() + used, input_.data() + input_bytes_, input_.data());
     input_bytes_ -= used;
@@ -79,13 +91,11 @@ bool ServerConnection::can_send() const {
            (head_first_ < head_last_ || active_ || !requests_.empty() || state_ == State::closing);
 }
 
-EndStatus ServerConnection::check(const Request& request) {
+EndStatus ServerConnection::check(const Answerable& answerable) {
+    if (answerable.denied) return EndStatus::access_denied;
+    const Request& request = answerable.request;
     const RegionTable::Serving region(regions_, request.region);
-    if (!region) return EndStatus::access_denied;
-    const std::uint64_t size = region->bytes.size();
-    if (request.bytes == 0 || request.offset > size || request.bytes > size - request.offset) {
-        return EndStatus::access_denied;
-    }
+    if (!region || !is_inside(*region, request)) return EndStatus::access_denied;
     if (!region->fd_may_shrink) return EndStatus::ok;
     struct ::stat file {};
     if (::fstat(region->fd, &file) != 0) return EndStatus::remote_fault;
@@ -94,11 +104,15 @@ EndStatus ServerConnection::check(const Request& request) {
                                                             : EndStatus::remote_fault;
 }
 
-void ServerConnection::end_request(EndStatus status) {
-    const Frame frame{FrameKind::end, static_cast<std::uint32_t>(status),
-                      requests_.front().sequence};
-    encode(frame, std::span<std::byte, kFrameBytes>(&head_[head_last_], kFrameBytes));
+void ServerConnection::append_frame(FrameKind kind, std::uint32_t value, std::uint64_t sequence) {
+    encode(Frame{kind, value, sequence},
+           std::span<std::byte, kFrameBytes>(&head_[head_last_], kFrameBytes));
     head_last_ += kFrameBytes;
+}
+
+void ServerConnection::end_request(EndStatus status) {
+    append_frame(FrameKind::end, static_cast<std::uint32_t>(status),
+                 requests_.front().request.sequence);
     requests_.pop();
     active_ = false;
 }
@@ -108,7 +122,8 @@ void ServerConnection::fill_head() {
     if (slice_bytes_ > 0) return;
     if (head_first_ == head_last_) head_first_ = head_last_ = 0;
     while (head_.size() - head_last_ >= 2 * kFrameBytes) {
-        if (active_ && (answered_bytes_ == requests_.front().bytes || outcome_ != EndStatus::ok)) {
+        if (active_ &&
+            (answered_bytes_ == requests_.front().request.bytes || outcome_ != EndStatus::ok)) {
             end_request(outcome_);
         }
         if (!active_) {
@@ -121,13 +136,10 @@ void ServerConnection::fill_head() {
                 continue;
             }
         }
-        const Request& request = requests_.front();
+        const Request& request = requests_.front().request;
         slice_bytes_ = static_cast<std::size_t>(
             std::min<std::uint64_t>(kSliceBytesMax, request.bytes - answered_bytes_));
-        const Frame frame{FrameKind::data, static_cast<std::uint32_t>(slice_bytes_),
-                          request.sequence};
-        encode(frame, std::span<std::byte, kFrameBytes>(&head_[head_last_], kFrameBytes));
-        head_last_ += kFrameBytes;
+        append_frame(FrameKind::data, static_cast<std::uint32_t>(slice_bytes_), request.sequence);
         return;
     }
 }
@@ -146,9 +158,19 @@ bool ServerConnection::send(std::uint64_t payload_bytes_max, std::uint64_t& payl
     return state_ != State::closing || head_first_ < head_last_;
 }
 
+bool ServerConnection::say_waiting() {
+    if (std::exchange(sent_, false) || parked_.empty()) return true;
+    // What is on its way, or waits for the socket, tells the reader as much.
+    if (!writable_ || slice_bytes_ > 0 || head_first_ < head_last_) return true;
+    head_first_ = head_last_ = 0;
+    append_frame(FrameKind::waiting, 0, parked_.oldest_sequence());
+    std::uint64_t none = 0;
+    return send(0, none);
+}
+
 ServerConnection::Sent ServerConnection::send_payload(std::size_t bytes,
                                                       std::uint64_t& payload_sent) {
-    const Request& request = requests_.front();
+    const Request& request = requests_.front().request;
     if (outcome_ == EndStatus::ok) {
         const RegionTable::Serving region(regions_, request.region);
         if (region) {
@@ -211,6 +233,7 @@ ServerConnection::Sent ServerConnection::send_file(int fd, std::uint64_t offset,
 
 void ServerConnection::consume(std::size_t bytes, std::uint64_t& payload_sent) {
     const std::size_t of_head = std::min(bytes, head_last_ - head_first_);
+    sent_ = sent_ || bytes > 0;
     head_first_ += of_head;
     const std::size_t of_payload = bytes - of_head;
     slice_bytes_ -= of_payload;

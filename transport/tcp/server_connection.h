@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/unique_fd.h"
+#include "transport/tcp/parked_requests.h"
 #include "transport/tcp/region_table.h"
 #include "transport/tcp/ring.h"
 #include "transport/tcp/wire.h"
@@ -17,7 +18,8 @@ namespace weightcast::transport::tcp {
 
 class ServerConnection {
   public:
-    // Requests that wait here at most; a reader that sends more waits in its own socket.
+    // Requests that wait here at most, for their gates or to be answered; a reader that sends more
+    // waits in its own socket.
     static constexpr std::size_t kRequestsMax = 1024;
 
     ServerConnection(UniqueFd socket, const fabric::Incarnation& own, RegionTable& regions,
@@ -31,15 +33,26 @@ class ServerConnection {
     void mark_readable() { readable_ = true; }
     void mark_writable() { writable_ = true; }
 
-    // Takes what the reader has sent, up to the limits. False: close the connection.
+    // Takes what the reader has sent, up to the limits; gated requests are parked, whatever their
+    // gates are. False: close the connection.
     bool receive();
+    // Requests whose gates are not known to be open.
+    std::size_t parked() const { return parked_.size(); }
+    // Looks at the gates of the requests that were parked since the last look, or of all.
+    void look_at_new_gates() { parked_.look_at_new(requests_); }
+    void look_at_gates() { parked_.look(requests_); }
+    // Sends a waiting frame if requests are parked and nothing was sent since the last call, nor
+    // is being sent. False: close the connection.
+    bool say_waiting();
     // True if send() can make progress now.
     bool can_send() const;
     // Sends once, at most `payload_bytes_max` payload bytes; adds those sent to `payload_sent`.
-    // False: close the connection. REQUIRES: can_send(), payload_bytes_max > 0
+    // False: close the connection. REQUIRES: can_send()
     bool send(std::uint64_t payload_bytes_max, std::uint64_t& payload_sent);
 
-    bool queued = false;  // for the server: waits for its turn
+    // For the server:
+    bool queued = false;  // waits for its turn
+    bool listed = false;  // among those with parked requests
 
   private:
     enum class State { greeting, open, closing };
@@ -47,9 +60,10 @@ class ServerConnection {
 
     bool parse_input();
     bool greet();
+    void append_frame(FrameKind kind, std::uint32_t value, std::uint64_t sequence);
     void fill_head();
     void end_request(EndStatus status);
-    EndStatus check(const Request& request);
+    EndStatus check(const Answerable& answerable);
     Sent send_memory(std::span<const std::byte> payload, std::uint64_t& payload_sent);
     Sent send_file(int fd, std::uint64_t offset, std::size_t bytes, std::uint64_t& payload_sent);
     Sent send_payload(std::size_t bytes, std::uint64_t& payload_sent);
@@ -66,12 +80,14 @@ class ServerConnection {
 
     std::array<std::byte, 64 * kRequestBytes> input_;
     std::size_t input_bytes_ = 0;
-    Ring<Request> requests_;
+    ParkedRequests parked_;
+    Ring<Answerable> requests_;
 
     // Output: frames not sent yet, then the payload of the last of them.
     std::array<std::byte, 8 * kFrameBytes> head_;
     std::size_t head_first_ = 0;
     std::size_t head_last_ = 0;
+    bool sent_ = false;                  // since say_waiting() was called
     bool active_ = false;                // requests_.front() is being answered
     EndStatus outcome_ = EndStatus::ok;  // of the active request; else zeros are sent
     std::uint64_t answered_bytes_ = 0;   // of the active request

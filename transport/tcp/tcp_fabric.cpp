@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <optional>
 #include <utility>
 
 #include "base/assert.h"
@@ -144,16 +145,19 @@ void TcpFabric::start_read(const Read& read, TimePoint now) {
         return;
     }
     const auto region = decode_key(read.key);
-    if (!region) {
+    const auto gate_region = read.gate.empty() ? std::nullopt : decode_key(read.gate);
+    if (!region || gate_region.has_value() == read.gate.empty()) {
         done_.push({read.tag, ReadStatus::access_denied});
         return;
     }
+    std::optional<Gate> gate;
+    if (gate_region) gate = Gate{*gate_region, read.gate_bit};
     auto& connections = found->second.connections;
     const auto least = std::ranges::min_element(
         connections, {}, [](const auto& c) { return c->outstanding_bytes(); });
     const auto index = static_cast<std::uint32_t>(least - connections.begin());
     (*least)->request(*region, read.remote_offset, local.data() + read.local_offset, read.bytes,
-                      read.tag, now);
+                      read.tag, now, gate);
     if (const auto deadline = (*least)->deadline(progress_max_)) {
         next_deadline_ = std::min(next_deadline_, *deadline);
     }

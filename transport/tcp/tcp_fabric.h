@@ -32,6 +32,8 @@ class TcpFabric final : public fabric::Fabric {
     void disconnect(fabric::LinkId link) override;
     std::string link_error(fabric::LinkId link) const override;
     void submit(std::span<const fabric::Read> reads) override;
+    bool can_wait() const override { return true; }
+    void gates_opened() override { server_->gates_opened(); }
     std::size_t poll(std::span<fabric::Completion> completions) override;
     int wait_fd() const override { return epoll_.get(); }
     int wait_ms() const override;

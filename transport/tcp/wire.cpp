@@ -10,7 +10,6 @@ namespace {
 constexpr char kHelloMagic[] = "wctcpfab";
 constexpr char kWelcomeMagic[] = "wctcpans";
 constexpr char kKeyMagic[] = "tcp1";
-constexpr std::uint32_t kReadRequest = 1;
 
 template <typename Integer>
 void put(std::byte* out, Integer value) {
@@ -52,12 +51,17 @@ void encode(const Welcome& welcome, std::span<std::byte, kWelcomeBytes> out) {
 }
 
 void encode(const Request& request, std::span<std::byte, kRequestBytes> out) {
-    put(&out[0], kReadRequest);
+    put(&out[0], static_cast<std::uint32_t>(request.kind));
     put(&out[4], std::uint32_t{0});
     put(&out[8], request.sequence);
     std::ranges::copy(request.region, out.begin() + 16);
     put(&out[32], request.offset);
     put(&out[40], request.bytes);
+}
+
+void encode(const Gate& gate, std::span<std::byte, kGateBytes> out) {
+    std::ranges::copy(gate.region, out.begin());
+    put(&out[16], gate.bit);
 }
 
 void encode(const Frame& frame, std::span<std::byte, kFrameBytes> out) {
@@ -82,10 +86,15 @@ std::optional<Welcome> decode_welcome(std::span<const std::byte, kWelcomeBytes> 
 }
 
 std::optional<Request> decode_request(std::span<const std::byte, kRequestBytes> in) {
-    if (get<std::uint32_t>(&in[0]) != kReadRequest) return std::nullopt;
+    const auto kind = static_cast<RequestKind>(get<std::uint32_t>(&in[0]));
+    if (kind != RequestKind::read && kind != RequestKind::gated_read) return std::nullopt;
     if (get<std::uint32_t>(&in[4]) != 0) return std::nullopt;
-    return Request{get<std::uint64_t>(&in[8]), get_array<RegionId>(&in[16]),
+    return Request{kind, get<std::uint64_t>(&in[8]), get_array<RegionId>(&in[16]),
                    get<std::uint64_t>(&in[32]), get<std::uint64_t>(&in[40])};
+}
+
+Gate decode_gate(std::span<const std::byte, kGateBytes> in) {
+    return {get_array<RegionId>(in.data()), get<std::uint64_t>(&in[16])};
 }
 
 std::optional<Frame> decode_frame(std::span<const std::byte, kFrameBytes> in) {
@@ -99,6 +108,10 @@ std::optional<Frame> decode_frame(std::span<const std::byte, kFrameBytes> in) {
     if (kind == static_cast<std::uint32_t>(FrameKind::end)) {
         if (value > static_cast<std::uint32_t>(EndStatus::remote_fault)) return std::nullopt;
         return Frame{FrameKind::end, value, sequence};
+    }
+    if (kind == static_cast<std::uint32_t>(FrameKind::waiting)) {
+        if (value != 0) return std::nullopt;
+        return Frame{FrameKind::waiting, value, sequence};
     }
     return std::nullopt;
 }

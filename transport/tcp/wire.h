@@ -11,10 +11,11 @@
 
 namespace weightcast::transport::tcp {
 
-inline constexpr std::uint32_t kProtocolVersion = 1;
+inline constexpr std::uint32_t kProtocolVersion = 2;
 inline constexpr std::size_t kHelloBytes = 48;
 inline constexpr std::size_t kWelcomeBytes = 32;
 inline constexpr std::size_t kRequestBytes = 48;
+inline constexpr std::size_t kGateBytes = 24;
 inline constexpr std::size_t kFrameBytes = 16;
 inline constexpr std::size_t kKeyBytes = 20;
 // Payload of one data frame, at most.
@@ -38,33 +39,49 @@ struct Welcome {
     fabric::Incarnation incarnation{};  // of the holder
 };
 
+enum class RequestKind : std::uint32_t {
+    read = 1,
+    gated_read = 2,  // a Gate follows
+};
+
 // Reader to holder.
 struct Request {
+    RequestKind kind = RequestKind::read;
     std::uint64_t sequence = 0;  // counts up from 0 on each connection
     RegionId region{};
     std::uint64_t offset = 0;
     std::uint64_t bytes = 0;
 };
 
-enum class FrameKind : std::uint32_t { data = 1, end = 2 };
+// Of a gated read, which is answered once this bit of a region is set.
+struct Gate {
+    RegionId region{};
+    std::uint64_t bit = 0;  // bit % 8 of byte bit / 8
+};
+
+enum class FrameKind : std::uint32_t { data = 1, end = 2, waiting = 3 };
 enum class EndStatus : std::uint32_t { ok = 0, access_denied = 1, remote_fault = 2 };
 
-// Holder to reader. Requests are answered in their order, each by data frames and one end frame.
+// Holder to reader. Requests are answered in the order in which they came or, of gated reads, their
+// gates opened, each by data frames and one end frame. A waiting frame says that the holder is
+// there, while the gate of the request that it names is closed.
 struct Frame {
     FrameKind kind = FrameKind::end;
-    std::uint32_t value = 0;  // data: payload bytes that follow; end: an EndStatus
+    std::uint32_t value = 0;  // data: payload bytes that follow; end: an EndStatus; waiting: 0
     std::uint64_t sequence = 0;
 };
 
 void encode(const Hello& hello, std::span<std::byte, kHelloBytes> out);
 void encode(const Welcome& welcome, std::span<std::byte, kWelcomeBytes> out);
 void encode(const Request& request, std::span<std::byte, kRequestBytes> out);
+void encode(const Gate& gate, std::span<std::byte, kGateBytes> out);
 void encode(const Frame& frame, std::span<std::byte, kFrameBytes> out);
 
 // Nothing if the bytes are no such frame. A Hello or Welcome of another protocol version decodes.
 std::optional<Hello> decode_hello(std::span<const std::byte, kHelloBytes> in);
 std::optional<Welcome> decode_welcome(std::span<const std::byte, kWelcomeBytes> in);
 std::optional<Request> decode_request(std::span<const std::byte, kRequestBytes> in);
+Gate decode_gate(std::span<const std::byte, kGateBytes> in);
 std::optional<Frame> decode_frame(std::span<const std::byte, kFrameBytes> in);
 
 fabric::RegionKey encode_key(const RegionId& region);
