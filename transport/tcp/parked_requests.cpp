@@ -32,7 +32,7 @@ class ServingOfLast {
 bool is_set(std::span<std::byte> bytes, std::uint64_t bit) {
     const auto byte = static_cast<std::size_t>(bit / 8);
     // Setters set bits of whole words, so that the word is read where it is all there.
-    const std::size_t in_word = (std::bit_cast<std::uintptr_t>(bytes.data()) + byte) % 8;
+    const std::size_t in_word = (reinterpret_cast<std::uintptr_t>(bytes.data()) + byte) % 8;
     if (in_word <= byte && byte - in_word + 8 <= bytes.size()) {
         auto* word = reinterpret_cast<std::uint64_t*>(&bytes[byte - in_word]);
         const auto value = std::atomic_ref(*word).load(std::memory_order_acquire);
@@ -50,8 +50,12 @@ void ParkedRequests::look_from(std::size_t first, Ring<Answerable>& answerable) 
     check_regions(revocations == revocations_ ? std::max(first, looked_) : first);
     if (first == 0) revocations_ = revocations;
     check_gates(first);
-    std::size_t kept = first;
-    for (std::size_t i = first; i < parked_.size(); ++i) {
+    // Mostly none has changed, and then nothing is moved.
+    const auto changed =
+        std::find_if(parked_.begin() + static_cast<std::ptrdiff_t>(first), parked_.end(),
+                     [](const Parked& parked) { return parked.state != GateState::closed; });
+    auto kept = static_cast<std::size_t>(changed - parked_.begin());
+    for (std::size_t i = kept; i < parked_.size(); ++i) {
         const Parked& parked = parked_[i];
         if (parked.state == GateState::closed) {
             parked_[kept++] = parked;
