@@ -12,6 +12,7 @@ namespace {
 
 constexpr auto kPenanceFirst = std::chrono::milliseconds(500);
 constexpr std::uint32_t kPenanceDoublings = 6;
+constexpr auto kRatePeriodMin = std::chrono::milliseconds(100);
 constexpr std::uint32_t kStripesMax = 64;  // that a Role can name
 
 // Extents that are sorted, disjoint, inside the version, and of regions that all have keys.
@@ -212,13 +213,6 @@ void PullSession::quarantine(HolderIndex index) {
     next_renew_ = system_clock().now();
 }
 
-void PullSession::report_slow(HolderIndex index) {
-    const Holder& holder = holders_[index];
-    log(LogLevel::info, "{} is slower than whom it reads from", holder.hint.name);
-    report(holder, registry::ReportKind::slow, "slower than whom it reads from");
-    next_renew_ = system_clock().now();
-}
-
 void PullSession::report(const Holder& holder, registry::ReportKind kind,
                          const std::string& detail) {
     registry::HolderReport report{
@@ -245,6 +239,12 @@ void PullSession::renew(TimePoint now) {
     if (renewing_) return;
     renewing_ = true;
     registry::RenewRequest request{{}, grant_.pull, {}, options_.holders_max};
+    if (rate_since_ != TimePoint{} && now - rate_since_ > kRatePeriodMin) {
+        const std::uint64_t bytes = bytes_verified_ - rate_bytes_;
+        request.rate = static_cast<double>(bytes) / seconds(now - rate_since_);
+    }
+    rate_since_ = now;
+    rate_bytes_ = bytes_verified_;
     for (const auto& [peer, penance] : penance_) {
         if (penance.until > now) request.avoid.push_back(peer);
     }

@@ -111,7 +111,6 @@ void PullSession::step(TimePoint now) {
             if (action.kind == Action::Kind::read_page) read_page(action.holder);
             if (action.kind == Action::Kind::read_chunk) read_chunk(action);
             if (action.kind == Action::Kind::quarantine_holder) quarantine(action.holder);
-            if (action.kind == Action::Kind::report_slow) report_slow(action.holder);
         }
         live_holders_ = scheduler_.live_holders();
     }

@@ -121,7 +121,6 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     HolderTraits traits_of(const registry::HolderHint& hint, std::size_t fabric) const;
     void lose_holder(HolderIndex index, const std::string& why);
     void quarantine(HolderIndex index);
-    void report_slow(HolderIndex index);
     void disconnect(Holder& holder);
     void renew(TimePoint now);
     void on_grant(Result<registry::Grant> grant);
@@ -171,6 +170,8 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     bool renewing_ = false;
     TimePoint next_renew_{};
     Duration renew_interval_{};
+    TimePoint rate_since_{};  // of what the registry is told with the next renewal
+    std::uint64_t rate_bytes_ = 0;
     TimePoint last_progress_{};
     std::string last_trouble_;
     Random random_;

@@ -4,8 +4,7 @@
 // Policy. Every holder has a window of reads. With a plan, the chunks of a stripe are read from its
 // parent, in ascending order, also before the parent has them where the transport can wait. When a
 // parent is gone, or brings nothing for long, the parent's parent is read from, and after that
-// anybody; so a plan is a hint. A few chunks are read from a parent's parent now and then: if they
-// come much faster, the parent is reported slow. Without a plan, a chunk goes to the best holder
+// anybody; so a plan is a hint. Without a plan, a chunk goes to the best holder
 // that has it and has room: near before far, relays before complete holders, so that the source
 // sends each byte about once. What several readers need is taken rarest first. When nothing is left
 // to ask for, chunks outstanding at a slow holder are asked for a second time elsewhere. A chunk
@@ -37,9 +36,6 @@ struct SchedulerOptions {
     Duration stall_min = std::chrono::milliseconds(60);     // without a chunk of a stripe
     Duration stall_first = std::chrono::milliseconds(300);  // the same before its first chunk
     Duration stall_max = std::chrono::seconds(2);
-    Duration probe_after = std::chrono::milliseconds(120);  // of the first chunk from a parent
-    std::uint32_t probe_chunks = 6;
-    double probe_gain_min = 1.5;  // rate of the probe to that of the parent, which is slow then
     Duration page_interval_waiting = std::chrono::milliseconds(50);  // of a parent that can wait
     Duration page_interval_parent = std::chrono::milliseconds(4);    // of one that cannot, at most
     Duration page_interval_other = std::chrono::milliseconds(250);   // of those not needed now
@@ -59,7 +55,7 @@ struct Role {
 };
 
 struct Action {
-    enum class Kind : std::uint8_t { read_page, read_chunk, quarantine_holder, report_slow };
+    enum class Kind : std::uint8_t { read_page, read_chunk, quarantine_holder };
     Kind kind = Kind::read_page;
     HolderIndex holder = 0;
     std::uint32_t chunk = 0;
@@ -126,12 +122,7 @@ class PullScheduler {
         TimePoint arrival{};       // of its last chunk, or of its parent
         Duration gap{};            // between chunks, moving average; 0: none has come yet
         bool stalled = false;
-        TimePoint since{};      // that it is without a parent, or stalled
-        TimePoint probe_due{};  // TimePoint::max() while none is due
-        Duration probe_interval{};
-        HolderIndex probed = 0;  // holder of the running probe
-        TimePoint probe_start{};
-        std::vector<std::uint32_t> probe;  // its chunks that have not come yet
+        TimePoint since{};  // that it is without a parent, or stalled
     };
     struct Outstanding {
         std::uint32_t chunk;
@@ -171,10 +162,6 @@ class PullScheduler {
     bool may_wait(const Holder& holder, std::uint32_t chunk) const;
     std::int64_t pick_planned(HolderIndex holder);
     std::int64_t pick_stalled(HolderIndex holder) const;
-    void probe(TimePoint now, std::vector<Action>& actions);
-    void start_probe(Stripe& stripe, HolderIndex ancestor, TimePoint now,
-                     std::vector<Action>& actions);
-    void probe_arrived(Stripe& stripe, std::uint32_t chunk, TimePoint now);
     std::uint32_t window(const Holder& holder) const;
     bool has_room(const Holder& holder) const;
     bool better_elsewhere(HolderIndex holder, std::uint32_t chunk) const;
@@ -201,7 +188,6 @@ class PullScheduler {
     std::vector<HolderIndex> order_;  // scratch
     TimePoint now_{};                 // of the latest next_actions()
     std::vector<HolderIndex> to_quarantine_;
-    std::vector<HolderIndex> slow_;  // to be reported
     std::uint32_t wanted_count_ = 0;
     std::uint32_t verified_count_ = 0;
     std::uint32_t in_flight_ = 0;

@@ -185,7 +185,6 @@ void PullScheduler::next_actions(TimePoint now, std::vector<Action>& actions) {
     to_quarantine_.clear();
     if (finished()) return;
     find_stalls(now);
-    probe(now, actions);
     pages(now, actions);
     order_.clear();
     for (HolderIndex index = 0; index < holders_.size(); ++index) {

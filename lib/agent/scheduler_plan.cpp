@@ -31,9 +31,6 @@ void PullScheduler::set_role(HolderIndex index, const Role& role, TimePoint now)
         stripe.stalled = false;
         stripe.arrival = now;
         stripe.gap = {};
-        stripe.probe.clear();
-        stripe.probe_due = TimePoint::max();
-        stripe.probe_interval = options_.probe_after * 8;
     }
     if (role.stripes != 0) holder.page_due = now;
 }
@@ -119,71 +116,11 @@ void PullScheduler::find_stalls(TimePoint now) {
 void PullScheduler::stripe_arrived(HolderIndex index, std::uint32_t chunk, TimePoint now) {
     if (stripes_.empty()) return;
     Stripe& stripe = stripes_[chunk % stripes_.size()];
-    if (!stripe.probe.empty() && stripe.probed == index) probe_arrived(stripe, chunk, now);
     if (stripe.parent != index) return;
     const Duration gap = now - stripe.arrival;
-    if (stripe.gap == Duration::zero()) {
-        stripe.gap = gap;
-        stripe.probe_due = now + options_.probe_after;
-    } else {
-        stripe.gap = (stripe.gap * 7 + gap) / 8;
-    }
+    stripe.gap = stripe.gap == Duration::zero() ? gap : (stripe.gap * 7 + gap) / 8;
     stripe.arrival = now;
     stripe.stalled = false;
-}
-
-// Whether a parent is slow cannot be seen from what it brings: it may wait for others. So its own
-// parent, or another source, is tried with chunks that the parent lacks; a holder without room
-// brings them slowly too.
-void PullScheduler::probe(TimePoint now, std::vector<Action>& actions) {
-    for (const HolderIndex index : slow_) {
-        if (holders_[index].live) actions.push_back({Action::Kind::report_slow, index});
-    }
-    slow_.clear();
-    for (Stripe& stripe : stripes_) {
-        if (stripe.parent < 0 || stripe.stalled || !stripe.probe.empty()) continue;
-        if (stripe.probe_due == TimePoint::max()) continue;
-        if (now < stripe.probe_due) {
-            due(stripe.probe_due);
-            continue;
-        }
-        stripe.probe_due = now + stripe.probe_interval;
-        stripe.probe_interval *= 2;
-        for (HolderIndex index = 0; index < holders_.size(); ++index) {
-            const Holder& holder = holders_[index];
-            if (!holder.role.ancestor || !holder.outstanding.empty() || !has_room(holder)) continue;
-            start_probe(stripe, index, now, actions);
-            if (!stripe.probe.empty()) break;
-        }
-    }
-}
-
-void PullScheduler::start_probe(Stripe& stripe, HolderIndex ancestor, TimePoint now,
-                                std::vector<Action>& actions) {
-    const Holder& parent = holders_[static_cast<std::size_t>(stripe.parent)];
-    const auto step = static_cast<std::uint32_t>(stripes_.size());
-    std::vector<std::uint32_t> ahead;
-    const std::size_t wanted = std::size_t{options_.probe_chunks} * 2;
-    for (std::uint32_t chunk = stripe.cursor; chunk < chunks_.size(); chunk += step) {
-        const bool open = chunks_[chunk].state == State::open;
-        const bool lacks = parent.complete || !has(parent, chunk);
-        if (open && has(holders_[ancestor], chunk) && lacks) ahead.push_back(chunk);
-        if (ahead.size() >= wanted) break;
-    }
-    // With less between them the parent keeps up.
-    if (ahead.size() < wanted) return;
-    stripe.probe.assign(ahead.end() - options_.probe_chunks, ahead.end());
-    stripe.probed = ancestor;
-    stripe.probe_start = now;
-    for (const std::uint32_t chunk : stripe.probe) ask(ancestor, chunk, now, actions);
-}
-
-void PullScheduler::probe_arrived(Stripe& stripe, std::uint32_t chunk, TimePoint now) {
-    if (std::erase(stripe.probe, chunk) == 0 || !stripe.probe.empty()) return;
-    if (stripe.parent < 0) return;
-    const Duration each = (now - stripe.probe_start) / options_.probe_chunks;
-    if (seconds(stripe.gap) < options_.probe_gain_min * seconds(each)) return;
-    slow_.push_back(static_cast<HolderIndex>(stripe.parent));
 }
 
 // The first open chunk of the stripes that are read from this holder; of several the one whose

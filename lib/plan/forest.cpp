@@ -212,14 +212,21 @@ std::vector<Assignment> Forest::join(std::span<const Member> members) {
         offer(*node);
         source = true;
     }
+    // All stripes grow together: those who are there already may have little room, and each stripe
+    // needs some of it to begin with.
+    std::vector<std::vector<Node*>> orders;
     for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
-        // Some may have room only once they have a parent themselves.
-        std::vector<Node*> later;
-        for (Node* node : in_order(joined, stripe)) {
-            if (!place_with_room(*node, stripe, changes)) later.push_back(node);
-        }
-        for (Node* node : later) place(*node, stripe, changes);
+        orders.push_back(in_order(joined, stripe));
     }
+    std::vector<std::pair<Node*, std::uint32_t>> later;
+    for (std::size_t i = 0; i < joined.size(); ++i) {
+        for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+            Node* const node = orders[stripe][i];
+            // Some may have room only once they have a parent themselves.
+            if (!place_with_room(*node, stripe, changes)) later.emplace_back(node, stripe);
+        }
+    }
+    for (const auto& [node, stripe] : later) place(*node, stripe, changes);
     if (source) {
         const std::vector<Assignment> adopted = adopt_orphans();
         changes.insert(changes.end(), adopted.begin(), adopted.end());

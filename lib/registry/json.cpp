@@ -22,11 +22,10 @@ namespace {
 namespace json = boost::json;
 
 constexpr std::size_t kDepthMax = 16;
-constexpr std::array<std::pair<ReportKind, std::string_view>, 4> kReportKinds{
+constexpr std::array<std::pair<ReportKind, std::string_view>, 3> kReportKinds{
     {{ReportKind::corrupt, "corrupt"},
      {ReportKind::unreachable, "unreachable"},
-     {ReportKind::source_changed, "source_changed"},
-     {ReportKind::slow, "slow"}}};
+     {ReportKind::source_changed, "source_changed"}}};
 
 class Writer {
   public:

@@ -219,6 +219,7 @@ void visit(V& v, M& m) {
     v("pull", m.pull);
     v.optional("avoid", m.avoid);
     v.optional("holders_max", m.holders_max);
+    v.optional("rate", m.rate);
 }
 
 template <typename V, Is<CloseRequest> M>

@@ -207,6 +207,7 @@ struct RenewRequest {
     std::uint64_t pull = 0;
     std::vector<std::uint64_t> avoid;  // ids of peers that failed this reader
     std::uint32_t holders_max = 16;
+    double rate = 0;  // bytes/s that it got since the last renewal; 0: too short a time
 };
 
 struct CloseRequest {
@@ -218,7 +219,7 @@ struct CloseRequest {
     double ratio = 0;  // of the time to the lower bound
 };
 
-enum class ReportKind : std::uint8_t { corrupt, unreachable, source_changed, slow };
+enum class ReportKind : std::uint8_t { corrupt, unreachable, source_changed };
 
 // A reader complains of a holder, or (source_changed) a publisher of its own source.
 struct HolderReport {

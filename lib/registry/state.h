@@ -114,9 +114,11 @@ class State {
     // Who reads from whom, as long as somebody reads.
     struct Planning {
         plan::Forest forest;
-        std::vector<std::uint64_t> gathering;  // peers that are about to be planned
-        TimePoint since;                       // of the first of them
-        TimePoint last;                        // that one came
+        std::vector<std::uint64_t> gathering;             // peers that are about to be planned
+        TimePoint since;                                  // of the first of them
+        TimePoint last;                                   // that one came
+        std::unordered_map<std::uint64_t, double> rates;  // of readers, bytes/s
+        TimePoint demoted;                                // one of them, lately
     };
     struct Version {
         VersionInfo info;
@@ -184,7 +186,7 @@ class State {
     void plan_gathered(Version& version);
     void replan_holding(const Peer& peer, Version& version);
     void unplan(std::uint64_t peer, Version& version);
-    void on_slow(const Peer& reader, std::uint64_t holder, Version& version);
+    void note_rate(const Peer& reader, Version& version, double rate, TimePoint now);
     void shun(const Peer& reader, Version& version, std::span<const std::uint64_t> avoid);
     void fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t> avoid,
                       std::uint32_t count_max);

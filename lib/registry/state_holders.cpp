@@ -229,6 +229,7 @@ Result<Grant> State::renew_pull(const RenewRequest& request, TimePoint now) {
     Version& version = *found->second.version;
     const Duration wait = gather(*reader, version, now);
     shun(*reader, version, request.avoid);
+    note_rate(*reader, version, request.rate, now);
     Grant grant = fill_grant(request.pull, found->second, request.avoid, request.holders_max);
     if (wait > Duration::zero()) {
         const auto ms = std::chrono::ceil<std::chrono::milliseconds>(wait).count();
@@ -304,7 +305,6 @@ Result<std::vector<Change>> State::report(const HolderReport& report) {
     }
     const auto holder = peers_.find(report.holder);
     if (holder == peers_.end() || holder->first == reporter->ref.id) return changes;
-    if (report.kind == ReportKind::slow) on_slow(*reporter, report.holder, *version);
     if (report.kind == ReportKind::corrupt) {
         if (reporter->distrusted.size() < kDistrustedMax) {
             reporter->distrusted.emplace(version, report.holder);

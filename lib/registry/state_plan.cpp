@@ -10,6 +10,9 @@ constexpr std::size_t kAncestorsMax = 8;  // hinted to a reader
 // So that no more than 1000 a second come from those that have nothing to tell.
 constexpr std::uint32_t kRenewMsPerReader = 1;
 constexpr std::uint32_t kRenewMsMin = 250;
+constexpr double kSlowOfMedian = 0.5;
+constexpr std::size_t kRatesMin = 3;                                // known, to tell who is slow
+constexpr auto kDemotionInterval = std::chrono::milliseconds(200);  // others may only wait for it
 constexpr std::size_t kOthersMax = 2;  // holders beyond parents and ancestors
 
 }  // namespace
@@ -44,7 +47,8 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
         }
         options.stripes = std::clamp(static_cast<std::uint32_t>(sources.size()),
                                      options_.stripes_min, options_.stripes_max);
-        version.planning = std::make_unique<Planning>(Planning{plan::Forest(options), {}, {}, {}});
+        version.planning =
+            std::make_unique<Planning>(Planning{plan::Forest(options), {}, {}, {}, {}, {}});
         version.planning->forest.join(sources);
     }
     Planning& planning = *version.planning;
@@ -89,23 +93,30 @@ void State::unplan(std::uint64_t peer, Version& version) {
     if (!version.planning) return;
     Planning& planning = *version.planning;
     std::erase(planning.gathering, peer);
+    planning.rates.erase(peer);
     planning.forest.leave(peer);
     if (planning.forest.readers_in_all() == 0 && planning.gathering.empty()) {
         version.planning.reset();
     }
 }
 
-// Readers found that they would fare better without this holder.
-void State::on_slow(const Peer& reader, std::uint64_t holder, Version& version) {
-    if (!version.planning) return;
-    plan::Forest& forest = version.planning->forest;
-    if (!forest.contains(holder) || !forest.contains(reader.ref.id)) return;
-    if (!forest.complete(holder)) {
-        forest.demote(holder);
-    } else if (!forest.complete(reader.ref.id)) {
-        // A source may be slow for one reader only.
-        forest.part(reader.ref.id, holder);
-    }
+// A reader that gets much less than most becomes a leaf. With two stripes or more those behind it
+// still get the other stripes, so that it stands out.
+void State::note_rate(const Peer& reader, Version& version, double rate, TimePoint now) {
+    if (!version.planning || rate <= 0) return;
+    Planning& planning = *version.planning;
+    const std::uint64_t id = reader.ref.id;
+    if (!planning.forest.contains(id) || planning.forest.complete(id)) return;
+    planning.rates[id] = rate;
+    if (planning.rates.size() < kRatesMin || planning.forest.readers(id) == 0) return;
+    if (now - planning.demoted < kDemotionInterval) return;
+    std::vector<double> rates;
+    for (const auto& [peer, value] : planning.rates) rates.push_back(value);
+    const auto middle = rates.begin() + static_cast<std::ptrdiff_t>(rates.size() / 2);
+    std::nth_element(rates.begin(), middle, rates.end());
+    if (rate > kSlowOfMedian * *middle) return;
+    planning.forest.demote(id);
+    planning.demoted = now;
 }
 
 // A reader cannot read from these, or was lied to.

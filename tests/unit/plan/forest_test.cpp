@@ -153,6 +153,15 @@ TEST_CASE("forest: who joins late becomes a leaf, and nobody else changes") {
     CHECK(forest.check() == "");
 }
 
+TEST_CASE("forest: who joins after one that was alone finds room in every stripe") {
+    Forest forest(ForestOptions{2});
+    forest.join(std::vector{source()});
+    forest.join(fleet(1));
+    forest.join(fleet(2, 3));
+    REQUIRE(forest.check() == "");
+    for (MemberId id = 1; id <= 4; ++id) CHECK(forest.readers(id) <= 2);
+}
+
 TEST_CASE("forest: a burst of a thousand joiners is no star") {
     Forest forest = flat(4, 3);
     forest.join(fleet(1000, 100));
