@@ -327,7 +327,7 @@ PullReport NodeImpl::make_report(const Resolved& resolved, const PullStatistics&
         if (share.bytes == 0) continue;
         const double port =
             share.port_rate > 0 ? share.port_rate : port_rate_towards(share.address);
-        if (port == 0) input.copy_rate = memory_copy_rate();
+        if (port == 0 && options.link_rate_max == 0) input.copy_rate = memory_copy_rate();
         if (options.link_rate_max == 0) input.receiver_rate = std::max(input.receiver_rate, port);
         const auto known = std::find_if(
             report.holders.begin(), report.holders.end(), [&](const HolderShare& other) {

@@ -13,6 +13,7 @@ namespace {
 constexpr auto kPenanceFirst = std::chrono::milliseconds(500);
 constexpr std::uint32_t kPenanceDoublings = 6;
 constexpr auto kRatePeriodMin = std::chrono::milliseconds(100);
+constexpr std::uint32_t kSparesMax = 4;    // holders that a plan gives no role
 constexpr std::uint32_t kStripesMax = 64;  // that a Role can name
 
 // Extents that are sorted, disjoint, inside the version, and of regions that all have keys.
@@ -106,6 +107,9 @@ void PullSession::add_hint(const registry::HolderHint& hint) {
     // A complete holder is worth more than the limit: the partial ones may lack the same chunks.
     const std::uint32_t limit = options_.holders_max * (hint.holding.complete ? 2 : 1);
     if (scheduler_.live_holders() >= limit && hint.stripes.empty()) return;
+    // With a plan, some that could help are enough.
+    const bool spare = grant_.stripes != 0 && hint.stripes.empty() && !hint.ancestor;
+    if (spare && scheduler_.live_holders() >= grant_.stripes + kSparesMax) return;
     const auto penance = penance_.find(hint.peer.id);
     if (penance != penance_.end() && system_clock().now() < penance->second.until) return;
     const std::int64_t chosen = choose_fabric(hint);

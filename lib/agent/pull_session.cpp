@@ -111,6 +111,9 @@ void PullSession::step(TimePoint now) {
             if (action.kind == Action::Kind::read_page) read_page(action.holder);
             if (action.kind == Action::Kind::read_chunk) read_chunk(action);
             if (action.kind == Action::Kind::quarantine_holder) quarantine(action.holder);
+            if (action.kind == Action::Kind::silent_holder) {
+                lose_holder(action.holder, "it does not answer");
+            }
         }
         live_holders_ = scheduler_.live_holders();
     }

@@ -36,6 +36,7 @@ struct SchedulerOptions {
     Duration stall_min = std::chrono::milliseconds(60);     // without a chunk of a stripe
     Duration stall_first = std::chrono::milliseconds(300);  // the same before its first chunk
     Duration stall_max = std::chrono::seconds(2);
+    Duration silence_max = std::chrono::milliseconds(250);           // of a stalled parent's page
     Duration page_interval_waiting = std::chrono::milliseconds(50);  // of a parent that can wait
     Duration page_interval_parent = std::chrono::milliseconds(4);    // of one that cannot, at most
     Duration page_interval_other = std::chrono::milliseconds(250);   // of those not needed now
@@ -55,7 +56,7 @@ struct Role {
 };
 
 struct Action {
-    enum class Kind : std::uint8_t { read_page, read_chunk, quarantine_holder };
+    enum class Kind : std::uint8_t { read_page, read_chunk, quarantine_holder, silent_holder };
     Kind kind = Kind::read_page;
     HolderIndex holder = 0;
     std::uint32_t chunk = 0;
@@ -134,6 +135,7 @@ class PullScheduler {
         bool paged = false;  // a page has arrived
         bool complete = false;
         bool page_pending = false;
+        TimePoint page_asked{};
         Role role;
         std::uint32_t corrupt = 0;
         Duration page_interval{};
@@ -161,9 +163,11 @@ class PullScheduler {
     void drop_role(HolderIndex holder, TimePoint now);
     bool may_wait(const Holder& holder, std::uint32_t chunk) const;
     std::int64_t pick_planned(HolderIndex holder);
-    std::int64_t pick_stalled(HolderIndex holder) const;
+    std::int64_t pick_help(HolderIndex holder);
     std::uint32_t window(const Holder& holder) const;
     bool has_room(const Holder& holder) const;
+    bool has_room_to_help(const Holder& holder) const;
+    void find_silent(TimePoint now, std::vector<Action>& actions);
     bool better_elsewhere(HolderIndex holder, std::uint32_t chunk) const;
     std::int64_t pick(HolderIndex holder);
     std::int64_t pick_relay(HolderIndex holder);

@@ -15,6 +15,12 @@ std::uint32_t PullScheduler::window(const Holder& holder) const {
     return static_cast<std::uint32_t>(std::min(chunks, static_cast<double>(options_.window_max)));
 }
 
+// Beyond its window, which may be full of chunks that it has not got yet.
+bool PullScheduler::has_room_to_help(const Holder& holder) const {
+    if (!any_stripe_open() || stripes_.empty()) return has_room(holder);
+    return holder.live && holder.paged && holder.outstanding.size() < 2 * window(holder);
+}
+
 bool PullScheduler::has_room(const Holder& holder) const {
     const bool known = holder.paged || (holder.role.stripes != 0 && holder.traits.can_wait);
     return holder.live && known && holder.outstanding.size() < window(holder);
@@ -170,6 +176,7 @@ void PullScheduler::pages(TimePoint now, std::vector<Action>& actions) {
             continue;
         }
         holder.page_pending = true;
+        holder.page_asked = now;
         actions.push_back({Action::Kind::read_page, index});
     }
 }
@@ -185,6 +192,7 @@ void PullScheduler::next_actions(TimePoint now, std::vector<Action>& actions) {
     to_quarantine_.clear();
     if (finished()) return;
     find_stalls(now);
+    find_silent(now, actions);
     pages(now, actions);
     order_.clear();
     for (HolderIndex index = 0; index < holders_.size(); ++index) {
@@ -202,9 +210,10 @@ void PullScheduler::next_actions(TimePoint now, std::vector<Action>& actions) {
         for (const HolderIndex index : order_) {
             Holder& holder = holders_[index];
             if (in_flight_ >= options_.in_flight_max) return;
-            if (!has_room(holder) || !allowed(holder, now)) continue;
-            std::int64_t chunk = pick(index);
-            if (chunk < 0 && !stripes_.empty()) chunk = pick_stalled(index);
+            if (!has_room_to_help(holder) || !allowed(holder, now)) continue;
+            std::int64_t chunk = pick_help(index);
+            if (chunk < 0 && !has_room(holder)) continue;
+            if (chunk < 0) chunk = pick(index);
             const bool helps = stripes_.empty() || holder.role.stripes != 0;
             if (chunk < 0 && helps) chunk = pick_steal(index, now);
             if (chunk < 0) continue;

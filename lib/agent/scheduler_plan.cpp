@@ -150,20 +150,48 @@ std::int64_t PullScheduler::pick_planned(HolderIndex index) {
     return best;
 }
 
-// A chunk that a stalled parent owes, if this holder has it.
-std::int64_t PullScheduler::pick_stalled(HolderIndex index) const {
-    for (const Stripe& stripe : stripes_) {
-        if (!stripe.stalled || stripe.parent < 0 || stripe.parent == index) continue;
-        const Holder& parent = holders_[static_cast<std::size_t>(stripe.parent)];
-        for (const Outstanding& read : parent.outstanding) {
-            const Chunk& chunk = chunks_[read.chunk];
-            const bool owed = chunk.state == State::asked && chunk.copies == 1;
-            if (owed && has(holders_[index], read.chunk) && left_to(index, read.chunk)) {
-                return read.chunk;
+// A chunk of a stripe without a parent that brings it, if this holder has it: one that the parent
+// owes, or the first that nobody was asked for.
+std::int64_t PullScheduler::pick_help(HolderIndex index) {
+    if (stripes_.empty() || !any_stripe_open() || !holders_[index].paged) return -1;
+    const auto step = static_cast<std::uint32_t>(stripes_.size());
+    const auto fits = [&](std::uint32_t chunk) {
+        return has(holders_[index], chunk) && left_to(index, chunk) &&
+               chunks_[chunk].last_corrupt != index;
+    };
+    for (std::uint32_t s = 0; s < step; ++s) {
+        const Stripe& stripe = stripes_[s];
+        if (stripe.parent == index || (stripe.parent >= 0 && !stripe.stalled)) continue;
+        if (stripe.parent >= 0) {
+            for (const Outstanding& read :
+                 holders_[static_cast<std::size_t>(stripe.parent)].outstanding) {
+                const Chunk& chunk = chunks_[read.chunk];
+                if (read.chunk % step != s || chunk.state != State::asked) continue;
+                if (chunk.copies == 1 && fits(read.chunk)) return read.chunk;
             }
+        }
+        std::uint32_t chunk = stripe.cursor % step == s ? stripe.cursor : s;
+        for (int scanned = 0; scanned < kScanned && chunk < chunks_.size(); ++scanned) {
+            if (chunks_[chunk].state == State::open && fits(chunk)) return chunk;
+            chunk += step;
         }
     }
     return -1;
+}
+
+// A parent that brings nothing and does not show its page either is taken for dead.
+void PullScheduler::find_silent(TimePoint now, std::vector<Action>& actions) {
+    for (const Stripe& stripe : stripes_) {
+        if (stripe.parent < 0 || !stripe.stalled) continue;
+        const auto index = static_cast<HolderIndex>(stripe.parent);
+        const Holder& parent = holders_[index];
+        if (!parent.page_pending) continue;
+        if (now - parent.page_asked < options_.silence_max) {
+            due(parent.page_asked + options_.silence_max);
+            continue;
+        }
+        actions.push_back({Action::Kind::silent_holder, index});
+    }
 }
 
 }  // namespace weightcast::agent

@@ -182,6 +182,7 @@ std::vector<Forest::Node*> Forest::add(std::span<const Member> members) {
         ++rack.members;
         if (member.complete) ++rack.complete;
         if (!member.complete) ++reading_;
+        node.relayed = member.relays;
         if (!member.complete && member.relays) node.preferred = preferred_stripe(member);
         if (!member.host.empty()) hosts_[member.host].members.insert(member.id);
         joined.push_back(&node);
@@ -282,8 +283,15 @@ void Forest::relay(MemberId id) {
     withdraw(relay);
     relay.member.relays = true;
     relay.slots = slots_of(relay.member);
-    relay.preferred = preferred_stripe(relay.member);
+    if (!std::exchange(relay.relayed, true)) relay.preferred = preferred_stripe(relay.member);
     offer(relay);
+}
+
+void Forest::suspend(MemberId id) {
+    Node& suspended = node(id);
+    withdraw(suspended);
+    suspended.member.relays = false;
+    suspended.slots = 0;
 }
 
 std::vector<Assignment> Forest::demote(MemberId id) {

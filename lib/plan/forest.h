@@ -74,6 +74,8 @@ class Forest {
     void finish(MemberId id);
     // Others may read from it from now on, unless it was demoted.
     void relay(MemberId id);
+    // Nobody is sent to it until relay(); those that read from it go on.
+    void suspend(MemberId id);
     // What reads from it is moved away, and nobody is sent to it any more; it reads on as a leaf.
     std::vector<Assignment> demote(MemberId id);
     // `id` cannot read from `parent`, which may be well for others.
@@ -106,6 +108,7 @@ class Forest {
         std::uint32_t host_used = 0;  // by readers on its own host, which has as many
         bool offered = false;
         bool demoted = false;
+        bool relayed = false;  // at some time
         std::vector<MemberId> parents;                // by stripe
         std::vector<std::uint32_t> depths;            // by stripe
         std::vector<std::vector<MemberId>> children;  // by stripe

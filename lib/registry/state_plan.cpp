@@ -52,7 +52,10 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
         version.planning->forest.join(sources);
     }
     Planning& planning = *version.planning;
-    if (planning.forest.contains(id)) return Duration::zero();
+    if (planning.forest.contains(id)) {
+        if (reader.holdings.contains(&version)) planning.forest.relay(id);
+        return Duration::zero();
+    }
     auto& gathering = planning.gathering;
     if (std::find(gathering.begin(), gathering.end(), id) == gathering.end()) {
         if (gathering.empty()) planning.since = now;
@@ -129,7 +132,10 @@ void State::shun(const Peer& reader, Version& version, std::span<const std::uint
         if (parent == plan::kNobody) continue;
         const bool shunned = std::find(avoid.begin(), avoid.end(), parent) != avoid.end() ||
                              reader.distrusted.contains({&version, parent});
-        if (shunned) forest.part(reader.ref.id, parent);
+        if (!shunned) continue;
+        // Nobody else is sent there before it is heard of again.
+        forest.suspend(parent);
+        forest.part(reader.ref.id, parent);
     }
     forest.adopt_orphans();
 }
