@@ -46,16 +46,18 @@ struct BlockCost {
 //   T >= max{ S/C_in, S/sum(C_out of racks with sources), R S/sum(C_out) },
 //        R: racks with receivers and no source. Each is the cut of a set of racks: what they need
 //        from outside over what comes in, or goes out, in a second.
-//   T >= (k - 1 + ceil(log2 n)) (S/(k B) + alpha), B: the fastest port
+//   T >= k (S/(k B_s) + alpha) + (ceil(log2 n) - 1) (S/(k B) + alpha), with B_s the rate out of the
+//        source and B the fastest out of any; for equal ports, (k - 1 + ceil(log2 n)) block times
 //        (Bar-Noy, Kipnis, Schieber: Optimal multiple message broadcasting in telephone-like
 //        communication systems, Discrete Applied Math. 100, 2000; Ganesan, Seshadri: On
 //        cooperative content distribution and the price of barter, ICDCS 2005, who reach it for
-//        equal ports and any n). The last block leaves a source after (k - 1) others, and those
-//        who have it at most double in the time of a block.
+//        equal ports and any n). The last block is first out of the source after k block times,
+//        and those who have it at most double in the time of a block.
 //
 // With several ranks a host, what is needed from outside is a copy a host, and a host grows by all
-// its ports at once; with p source ports the last block leaves after ceil(k/p) - 1 others. Where
-// alpha is not 0, a port moves b/(b/u + alpha) a second. With k = 0 the depth counts if alpha > 0.
+// its ports at once; with p source ports the last block is first out after ceil(k/p) block times.
+// Where alpha is not 0, a port moves b/(b/u + alpha) a second. With k = 0 the depth counts if
+// alpha > 0.
 //
 // `limited_by`, X being a name: "source ports", "ports of the sources' hosts", "port into rank X",
 // "links into X and N others of its host", "ports into host X", "all ports together", "ports of

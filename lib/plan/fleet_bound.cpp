@@ -43,6 +43,8 @@ struct Place {
     std::uint32_t ranks = 0;
     std::uint32_t sources = 0;
     std::uint32_t needy_hosts = 0;  // of a rack: hosts without a source
+    // Somebody is there and nobody is a source.
+    bool needy() const { return ranks > 0 && sources == 0; }
 };
 
 class Fleet {
@@ -89,8 +91,9 @@ class Fleet {
     std::uint32_t receivers_ = 0;
     std::uint32_t needy_hosts_ = 0;   // without a source
     std::uint32_t source_ports_ = 0;  // of hosts with a source
-    std::uint32_t rounds_ = 0;        // until one block is on all hosts
-    double fastest_ = 0;              // rate of the fastest block
+    double rounds_ = 0;               // until one block is on all hosts
+    double fastest_ = 0;              // rate out of the fastest port
+    double source_fastest_ = 0;       // of those of hosts with a source
     double block_ = 0;                // bytes
     Limit worst_;
 };
@@ -101,22 +104,22 @@ Fleet::Fleet(const Topology& topology, std::uint64_t bytes, double alpha)
       alpha_(alpha),
       hosts_(topology.hosts.size()),
       racks_(topology.racks.size()) {
-    double up = 0;
-    double down = 0;
     for (std::size_t i = 0; i < topology.ranks.size(); ++i) {
         const RankSpec& rank = topology.ranks[i];
         Place& host = hosts_[rank.host];
         ++host.ranks;
-        up = std::max(up, limit_of(rank.up));
+        fastest_ = std::max(fastest_, limit_of(rank.up));
         if (rank.source) {
             ++host.sources;
         } else {
             host.receivers.push_back(static_cast<std::uint32_t>(i));
             ++receivers_;
-            down = std::max(down, limit_of(rank.down));
         }
     }
-    fastest_ = std::min(up, down);
+    for (const RankSpec& rank : topology.ranks) {
+        if (hosts_[rank.host].needy()) continue;
+        source_fastest_ = std::max(source_fastest_, limit_of(rank.up));
+    }
     for (std::size_t i = 0; i < hosts_.size(); ++i) {
         Place& host = hosts_[i];
         std::stable_sort(
@@ -127,7 +130,7 @@ Fleet::Fleet(const Topology& topology, std::uint64_t bytes, double alpha)
         rack.ranks += host.ranks;
         rack.sources += host.sources;
         if (host.sources > 0) source_ports_ += host.ranks;
-        if (host.sources == 0 && host.ranks > 0) {
+        if (host.needy()) {
             ++rack.needy_hosts;
             ++needy_hosts_;
         }
@@ -139,7 +142,7 @@ Fleet::Fleet(const Topology& topology, std::uint64_t bytes, double alpha)
 void Fleet::count_doublings() {
     std::vector<std::uint32_t> waiting;
     for (const Place& host : hosts_) {
-        if (host.sources == 0 && host.ranks > 0) waiting.push_back(host.ranks);
+        if (host.needy()) waiting.push_back(host.ranks);
     }
     std::sort(waiting.begin(), waiting.end(), std::greater<>());
     std::uint64_t ports = source_ports_;
@@ -206,34 +209,36 @@ void Fleet::cut_racks() {
     double out_of_all = 0;
     std::uint32_t needy = 0;
     for (std::size_t i = 0; i < racks_.size(); ++i) {
-        const double into = limit_of(topology_.racks[i].down);
         const double out = std::min(limit_of(topology_.racks[i].up), ports[i]);
         out_of_all += out;
         if (racks_[i].sources > 0) out_of_sources += out;
-        if (racks_[i].ranks == 0) continue;
-        cut(receivers[i], into + ports[i] + links[i], Cut::rack_ports, i);
-        cut(racks_[i].needy_hosts, into + ports[i], Cut::rack_ports, i);
-        if (racks_[i].sources > 0) continue;
-        ++needy;
-        cut(1, into, Cut::rack_uplink, i);
+        if (racks_[i].needy()) ++needy;
     }
     if (needy > 0) cut(1, out_of_sources, Cut::source_uplinks);
     cut(needy, out_of_all, Cut::all_uplinks);
+    for (std::size_t i = 0; i < racks_.size(); ++i) {
+        if (racks_[i].ranks == 0) continue;
+        const double into = limit_of(topology_.racks[i].down);
+        if (racks_[i].needy()) cut(1, into, Cut::rack_uplink, i);
+        cut(receivers[i], into + ports[i] + links[i], Cut::rack_ports, i);
+        cut(racks_[i].needy_hosts, into + ports[i], Cut::rack_ports, i);
+    }
 }
 
 void Fleet::cut_depth(double source_rounds) {
     if (needy_hosts_ == 0 || source_rounds <= 0) return;
-    const double rounds = source_rounds - 1 + rounds_;
-    const double seconds = rounds * (block_ / fastest_ + alpha_);
+    const double seconds = source_rounds * (block_ / source_fastest_ + alpha_) +
+                           (rounds_ - 1) * (block_ / fastest_ + alpha_);
     if (seconds > worst_.seconds) worst_ = {seconds, Cut::depth};
 }
 
 Limit Fleet::limit(std::uint64_t blocks, double source_rounds) {
     worst_ = {};
     block_ = bytes_ / static_cast<double>(std::max<std::uint64_t>(blocks, 1));
-    cut_hosts();
+    // Of equals the first is named, so the widest come first.
     cut_fleet();
     cut_racks();
+    cut_hosts();
     cut_depth(source_rounds);
     return worst_;
 }

@@ -189,15 +189,19 @@ class TopologyReader {
         return success();
     }
 
+    static Result<void> check_room(const Entry& entry, std::string_view field, std::size_t before,
+                                   std::uint64_t more) {
+        if (before + more <= kRanksMax) return success();
+        return entry.wrong(field, fmt::format("makes more than {} in all", kRanksMax));
+    }
+
     // Adds `spec` `count` times, under the entry's name and, if counted, a number.
     template <typename Spec>
     Result<void> repeat(const Entry& entry, const std::string& prefix, Index& index,
                         std::vector<Spec>& list, Spec spec, std::string_view counted = "count") {
         WEIGHTCAST_TRY(const std::string name, entry.name("name"));
         WEIGHTCAST_TRY(const std::uint64_t count, entry.count(counted));
-        if (list.size() + count > kRanksMax) {
-            return entry.wrong(counted, fmt::format("makes more than {} in all", kRanksMax));
-        }
+        WEIGHTCAST_CHECK(check_room(entry, counted, list.size(), count));
         for (std::uint64_t i = 0; i < count; ++i) {
             spec.name = entry.has(counted) ? fmt::format("{}{}{}", prefix, name, i) : prefix + name;
             if (spec.name.size() > kNameBytesMax) {
@@ -231,6 +235,8 @@ class TopologyReader {
         if (entry.has(where) || entry.has("count")) {
             return entry.wrong(per, fmt::format("stands beside '{}' or 'count'", where));
         }
+        WEIGHTCAST_TRY(const std::uint64_t count, entry.count(per));
+        WEIGHTCAST_CHECK(check_room(entry, per, list.size(), places.size() * count));
         for (std::size_t i = 0; i < places.size(); ++i) {
             spec.*place = static_cast<std::uint32_t>(i);
             WEIGHTCAST_CHECK(repeat(entry, places[i].name + ".", index, list, spec, per));
