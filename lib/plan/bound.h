@@ -62,7 +62,7 @@ struct BlockCost {
 // `limited_by`, X being a name: "source ports", "ports of the sources' hosts", "port into rank X",
 // "links into X and N others of its host", "ports into host X", "all ports together", "ports of
 // rack X", "uplink into rack X", "uplinks out of the racks with sources", "all uplinks together",
-// "depth", or "nothing known"; "no receivers" if there are none. O(n log n).
+// "depth", or "nothing known"; "no receivers" if there are none. O(n log n); times log S to find k.
 // REQUIRES: rates are not negative and indexes are in range, as parse_topology makes sure
 Bound fleet_bound(const Topology& topology, std::uint64_t bytes, const BlockCost& cost = {});
 

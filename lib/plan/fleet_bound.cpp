@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
+#include <utility>
 
 #include "plan/bound.h"
 
@@ -25,7 +25,7 @@ enum class Cut {
     rack_uplink,
     source_uplinks,
     all_uplinks,
-    depth,
+    depth
 };
 
 struct Limit {
@@ -35,7 +35,10 @@ struct Limit {
     std::size_t others = 0;  // of rank_links
 };
 
-double limit_of(double rate) { return rate > 0 ? rate : kNoLimit; }
+double limit_of(double rate) {
+    if (rate > 0) return rate;
+    return kNoLimit;
+}
 
 // What the cuts need to know of a host or a rack.
 struct Place {
@@ -57,9 +60,8 @@ class Fleet {
     Limit limit(std::uint64_t blocks) {
         return limit(blocks, std::ceil(static_cast<double>(blocks) / source_ports_));
     }
-    // With the k that makes it least. Rounds are not rounded up here (with several source ports it
-    // is a little less than it could be): so the limit falls with k while the depth sets it and
-    // grows from there on, and the least is found by halving.
+    // With the k that makes it least. Rounds are not rounded up here: so the limit falls with k
+    // while the depth sets it and grows from there on, and the least is found by halving.
     Limit least_limit();
     std::string name(const Limit& limit) const;
     bool has_receivers() const { return receivers_ > 0; }
@@ -93,7 +95,7 @@ class Fleet {
     std::uint32_t source_ports_ = 0;  // of hosts with a source
     double rounds_ = 0;               // until one block is on all hosts
     double fastest_ = 0;              // rate out of the fastest port
-    double source_fastest_ = 0;       // of those of hosts with a source
+    double source_fastest_ = 0;       // of hosts with a source
     double block_ = 0;                // bytes
     Limit worst_;
 };
@@ -116,24 +118,22 @@ Fleet::Fleet(const Topology& topology, std::uint64_t bytes, double alpha)
             ++receivers_;
         }
     }
+    const auto slower = [&](std::uint32_t a, std::uint32_t b) {
+        const double rate = limit_of(topology.ranks[a].down);
+        return std::pair(rate, a) < std::pair(limit_of(topology.ranks[b].down), b);
+    };
     for (const RankSpec& rank : topology.ranks) {
-        if (hosts_[rank.host].needy()) continue;
-        source_fastest_ = std::max(source_fastest_, limit_of(rank.up));
+        if (!hosts_[rank.host].needy())
+            source_fastest_ = std::max(source_fastest_, limit_of(rank.up));
     }
     for (std::size_t i = 0; i < hosts_.size(); ++i) {
         Place& host = hosts_[i];
-        std::stable_sort(
-            host.receivers.begin(), host.receivers.end(), [&](std::uint32_t a, std::uint32_t b) {
-                return limit_of(topology.ranks[a].down) < limit_of(topology.ranks[b].down);
-            });
+        std::sort(host.receivers.begin(), host.receivers.end(), slower);
         Place& rack = racks_[topology.hosts[i].rack];
         rack.ranks += host.ranks;
         rack.sources += host.sources;
         if (host.sources > 0) source_ports_ += host.ranks;
-        if (host.needy()) {
-            ++rack.needy_hosts;
-            ++needy_hosts_;
-        }
+        if (host.needy()) ++rack.needy_hosts;
     }
     count_doublings();
 }
@@ -144,6 +144,7 @@ void Fleet::count_doublings() {
     for (const Place& host : hosts_) {
         if (host.needy()) waiting.push_back(host.ranks);
     }
+    needy_hosts_ = static_cast<std::uint32_t>(waiting.size());
     std::sort(waiting.begin(), waiting.end(), std::greater<>());
     std::uint64_t ports = source_ports_;
     for (std::size_t reached = 0; ports > 0 && reached < waiting.size(); ++rounds_) {
@@ -196,12 +197,7 @@ void Fleet::cut_fleet() {
 void Fleet::cut_racks() {
     std::vector<double> ports(racks_.size());
     std::vector<double> links(racks_.size());
-    std::vector<std::uint32_t> receivers(racks_.size());
-    for (std::size_t i = 0; i < hosts_.size(); ++i) {
-        links[topology_.hosts[i].rack] += local(i);
-        receivers[topology_.hosts[i].rack] +=
-            static_cast<std::uint32_t>(hosts_[i].receivers.size());
-    }
+    for (std::size_t i = 0; i < hosts_.size(); ++i) links[topology_.hosts[i].rack] += local(i);
     for (const RankSpec& rank : topology_.ranks) {
         ports[topology_.hosts[rank.host].rack] += port(rank.up);
     }
@@ -220,7 +216,7 @@ void Fleet::cut_racks() {
         if (racks_[i].ranks == 0) continue;
         const double into = limit_of(topology_.racks[i].down);
         if (racks_[i].needy()) cut(1, into, Cut::rack_uplink, i);
-        cut(receivers[i], into + ports[i] + links[i], Cut::rack_ports, i);
+        cut(racks_[i].ranks - racks_[i].sources, into + ports[i] + links[i], Cut::rack_ports, i);
         cut(racks_[i].needy_hosts, into + ports[i], Cut::rack_ports, i);
     }
 }
