@@ -118,10 +118,11 @@ class PullScheduler {
         HolderIndex last_corrupt = UINT32_MAX;  // holder that last sent it corrupt
     };
     struct Stripe {
-        std::int64_t parent = -1;  // a live holder
-        std::uint32_t cursor = 0;  // no open chunk of the stripe is below
-        TimePoint arrival{};       // of its last chunk, or of its parent
-        Duration gap{};            // between chunks, moving average; 0: none has come yet
+        std::int64_t parent_before = -1;  // in the plan before
+        std::int64_t parent = -1;         // a live holder
+        std::uint32_t cursor = 0;         // no open chunk of the stripe is below
+        TimePoint arrival{};              // of its last chunk, or of its parent
+        Duration gap{};                   // between chunks, moving average; 0: none has come yet
         bool stalled = false;
         TimePoint since{};  // that it is without a parent, or stalled
     };

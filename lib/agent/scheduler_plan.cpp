@@ -1,4 +1,6 @@
 // Reading by a plan: parents, and what happens when one of them brings nothing.
+#include <utility>
+
 #include "agent/scheduler.h"
 #include "base/assert.h"
 
@@ -16,7 +18,7 @@ void PullScheduler::set_plan(std::uint32_t stripes, TimePoint now) {
         stripes_.assign(stripes, Stripe{});
         for (Stripe& stripe : stripes_) stripe.since = now;
     }
-    for (Stripe& stripe : stripes_) stripe.parent = -1;
+    for (Stripe& stripe : stripes_) stripe.parent_before = std::exchange(stripe.parent, -1);
     for (Holder& holder : holders_) holder.role = {};
 }
 
@@ -28,11 +30,12 @@ void PullScheduler::set_role(HolderIndex index, const Role& role, TimePoint now)
         if ((role.stripes >> s & 1U) == 0) continue;
         Stripe& stripe = stripes_[s];
         stripe.parent = index;
+        if (stripe.parent_before == index) continue;
         stripe.stalled = false;
         stripe.arrival = now;
         stripe.gap = {};
+        holder.page_due = now;
     }
-    if (role.stripes != 0) holder.page_due = now;
 }
 
 void PullScheduler::drop_role(HolderIndex index, TimePoint now) {
