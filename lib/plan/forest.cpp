@@ -34,6 +34,15 @@ std::uint32_t Forest::depth(MemberId id, std::uint32_t stripe) const {
     return node(id).depths[stripe];
 }
 
+bool Forest::only_reader(MemberId id, MemberId reader) const {
+    for (const auto& readers : node(id).children) {
+        for (const MemberId child : readers) {
+            if (child != reader) return false;
+        }
+    }
+    return true;
+}
+
 std::uint32_t Forest::slots_of(const Member& member) const {
     if (!member.relays) return 0;
     return slots_at(member.rate, options_.reader_rate, options_.stripes);
@@ -190,13 +199,14 @@ std::vector<Forest::Node*> Forest::add(std::span<const Member> members) {
     return joined;
 }
 
-// Those that will have readers first, rack by rack, the fast before the slow.
+// Those that will have readers first, rack by rack, the fast before the slow. Racks that have the
+// bytes already come first, so that their members' room is not given to others.
 std::vector<Forest::Node*> Forest::in_order(std::vector<Node*> joined, std::uint32_t stripe) const {
     const auto key = [&](const Node* node) {
         const bool interior = node->slots > 0 && node->preferred == stripe;
         const Rack& rack = racks_.at(node->member.rack);
-        return std::make_tuple(!interior, rack.complete == 0, rack.preferred != stripe,
-                               std::cref(node->member.rack),
+        return std::make_tuple(!interior, rack.complete == 0, rack.imports == 0,
+                               rack.preferred != stripe, std::cref(node->member.rack),
                                -static_cast<std::int64_t>(node->slots), node->order);
     };
     std::sort(joined.begin(), joined.end(),
@@ -233,6 +243,21 @@ std::vector<Assignment> Forest::join(std::span<const Member> members) {
         changes.insert(changes.end(), adopted.begin(), adopted.end());
     }
     return changes;
+}
+
+std::vector<Assignment> Forest::join_and_replan(std::span<const Member> members) {
+    std::map<std::uint64_t, Member> before;
+    for (const auto& [id, node] : nodes_) before.emplace(node.order, node.member);
+    *this = Forest(options_);
+    std::vector<Member> sources;
+    std::vector<Member> readers;
+    const auto sort = [&](const Member& member) {
+        (member.complete ? sources : readers).push_back(member);
+    };
+    for (const auto& [order, member] : before) sort(member);
+    std::for_each(members.begin(), members.end(), sort);
+    join(sources);
+    return join(readers);
 }
 
 std::vector<std::vector<MemberId>> Forest::release(Node& node) {

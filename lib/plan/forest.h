@@ -65,10 +65,15 @@ class Forest {
     // Edges from a holder; 0: it has everything.
     std::uint32_t depth(MemberId id, std::uint32_t stripe) const;
 
+    // True if `reader`, and nobody else, reads from the member.
+    bool only_reader(MemberId id, MemberId reader) const;
+
     // What follows returns who must read from someone else now.
 
     // Those who join at once form trees among each other. Members known already are left alone.
     std::vector<Assignment> join(std::span<const Member> members);
+    // The same, and plans the others anew as well: while a fleet starts, when nobody has much yet.
+    std::vector<Assignment> join_and_replan(std::span<const Member> members);
     std::vector<Assignment> leave(MemberId id);
     // Now it has everything: it gives up its parents.
     void finish(MemberId id);
@@ -108,7 +113,7 @@ class Forest {
         std::uint32_t host_used = 0;  // by readers on its own host, which has as many
         bool offered = false;
         bool demoted = false;
-        bool relayed = false;  // at some time
+        bool relayed = false;                         // at some time
         std::vector<MemberId> parents;                // by stripe
         std::vector<std::uint32_t> depths;            // by stripe
         std::vector<std::vector<MemberId>> children;  // by stripe

@@ -113,12 +113,17 @@ class State {
     };
     // Who reads from whom, as long as somebody reads.
     struct Planning {
+        explicit Planning(const plan::ForestOptions& options) : forest(options) {}
         plan::Forest forest;
         std::vector<std::uint64_t> gathering;             // peers that are about to be planned
-        TimePoint since;                                  // of the first of them
-        TimePoint last;                                   // that one came
+        TimePoint since{};                                // of the first of them
+        TimePoint last{};                                 // that one came
+        TimePoint started{};                              // when the first reader was planned
         std::unordered_map<std::uint64_t, double> rates;  // of readers, bytes/s
-        TimePoint demoted;                                // one of them, lately
+        std::unordered_map<std::uint64_t, std::uint32_t> slow;  // how often in a row
+        TimePoint demoted{};                                    // one of them, lately
+        // Readers that could not reach a holder.
+        std::unordered_map<std::uint64_t, std::set<std::uint64_t>> accusers;
     };
     struct Version {
         VersionInfo info;
@@ -183,10 +188,11 @@ class State {
     plan::Member member_of(const Peer& peer, Version& version) const;
     // How long the reader is to wait for its plan; none if it has one.
     Duration gather(const Peer& reader, Version& version, TimePoint now);
-    void plan_gathered(Version& version);
+    void plan_gathered(Version& version, TimePoint now);
     void replan_holding(const Peer& peer, Version& version);
     void unplan(std::uint64_t peer, Version& version);
     void note_rate(const Peer& reader, Version& version, double rate, TimePoint now);
+    void suspect(std::uint64_t reader, Version& version, std::uint64_t holder);
     void shun(const Peer& reader, Version& version, std::span<const std::uint64_t> avoid);
     void fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t> avoid,
                       std::uint32_t count_max);

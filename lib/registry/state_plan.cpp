@@ -10,8 +10,14 @@ constexpr std::size_t kAncestorsMax = 8;  // hinted to a reader
 // So that no more than 1000 a second come from those that have nothing to tell.
 constexpr std::uint32_t kRenewMsPerReader = 1;
 constexpr std::uint32_t kRenewMsMin = 250;
-constexpr double kSlowOfMedian = 0.5;
-constexpr std::size_t kRatesMin = 3;                                // known, to tell who is slow
+// While a fleet starts, all are planned anew with those that come: the head start that they lose is
+// short, and the plan is better, above all in racks.
+constexpr auto kFreshFor = std::chrono::milliseconds(500);
+constexpr std::size_t kReplannedMax = 16;  // times as many as come
+constexpr double kSlowOfMedian = 0.45;
+constexpr std::uint32_t kSlowTimes = 2;  // in a row
+constexpr std::size_t kAccusersMin = 2;  // readers, to take a holder for gone
+constexpr std::size_t kRatesMin = 3;     // known, to tell who is slow
 constexpr auto kDemotionInterval = std::chrono::milliseconds(200);  // others may only wait for it
 constexpr std::size_t kOthersMax = 2;  // holders beyond parents and ancestors
 
@@ -47,12 +53,13 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
         }
         options.stripes = std::clamp(static_cast<std::uint32_t>(sources.size()),
                                      options_.stripes_min, options_.stripes_max);
-        version.planning =
-            std::make_unique<Planning>(Planning{plan::Forest(options), {}, {}, {}, {}, {}});
+        version.planning = std::make_unique<Planning>(
+            Planning{plan::Forest(options), {}, {}, {}, {}, {}, {}, {}, {}});
         version.planning->forest.join(sources);
     }
     Planning& planning = *version.planning;
     if (planning.forest.contains(id)) {
+        planning.accusers.erase(id);
         if (reader.holdings.contains(&version)) planning.forest.relay(id);
         return Duration::zero();
     }
@@ -66,17 +73,24 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
         std::min(planning.since + std::chrono::milliseconds(options_.gather_ms_max),
                  planning.last + std::chrono::milliseconds(options_.gather_ms));
     if (now < end) return end - now;
-    plan_gathered(version);
+    plan_gathered(version, now);
     return Duration::zero();
 }
 
-void State::plan_gathered(Version& version) {
+void State::plan_gathered(Version& version, TimePoint now) {
     Planning& planning = *version.planning;
     std::vector<plan::Member> members;
     for (const std::uint64_t id : std::exchange(planning.gathering, {})) {
         members.push_back(member_of(peers_.at(id), version));
     }
-    planning.forest.join(members);
+    if (planning.forest.readers_in_all() == 0) planning.started = now;
+    const bool fresh = now - planning.started < kFreshFor &&
+                       planning.forest.readers_in_all() < kReplannedMax * members.size();
+    if (fresh) {
+        planning.forest.join_and_replan(members);
+    } else {
+        planning.forest.join(members);
+    }
 }
 
 // The peer holds the version now, or has all of it.
@@ -103,41 +117,68 @@ void State::unplan(std::uint64_t peer, Version& version) {
     }
 }
 
-// A reader that gets much less than most becomes a leaf. With two stripes or more those behind it
-// still get the other stripes, so that it stands out.
+// A reader that gets much less than most, though those that it reads from do not, becomes a leaf.
+// With two stripes or more those behind it still get the other stripes, so that it stands out.
 void State::note_rate(const Peer& reader, Version& version, double rate, TimePoint now) {
     if (!version.planning || rate <= 0) return;
     Planning& planning = *version.planning;
+    const plan::Forest& forest = planning.forest;
     const std::uint64_t id = reader.ref.id;
-    if (!planning.forest.contains(id) || planning.forest.complete(id)) return;
+    if (!forest.contains(id) || forest.complete(id)) return;
     planning.rates[id] = rate;
-    if (planning.rates.size() < kRatesMin || planning.forest.readers(id) == 0) return;
-    if (now - planning.demoted < kDemotionInterval) return;
+    if (planning.rates.size() < kRatesMin || forest.readers(id) == 0) return;
     std::vector<double> rates;
     for (const auto& [peer, value] : planning.rates) rates.push_back(value);
     const auto middle = rates.begin() + static_cast<std::ptrdiff_t>(rates.size() / 2);
     std::nth_element(rates.begin(), middle, rates.end());
-    if (rate > kSlowOfMedian * *middle) return;
+    bool fed = true;
+    for (std::uint32_t stripe = 0; stripe < forest.stripes(); ++stripe) {
+        const std::uint64_t parent = forest.parent(id, stripe);
+        const auto known = planning.rates.find(parent);
+        fed = fed && parent != plan::kNobody &&
+              (forest.complete(parent) ||
+               (known != planning.rates.end() && known->second > kSlowOfMedian * *middle));
+    }
+    std::uint32_t& times = planning.slow[id];
+    times = fed && rate < kSlowOfMedian * *middle ? times + 1 : 0;
+    if (times < kSlowTimes || now - planning.demoted < kDemotionInterval) return;
     planning.forest.demote(id);
     planning.demoted = now;
+}
+
+// A reader cannot reach a holder. If all that read from it say so, or two of them, it is out of the
+// plan until it is heard of; else it only gets no more readers.
+void State::suspect(std::uint64_t reader, Version& version, std::uint64_t holder) {
+    Planning& planning = *version.planning;
+    if (!planning.forest.contains(holder)) return;
+    std::set<std::uint64_t>& accusers = planning.accusers[holder];
+    accusers.insert(reader);
+    const bool alone = planning.forest.only_reader(holder, reader);
+    if (!planning.forest.complete(holder) && (alone || accusers.size() >= kAccusersMin)) {
+        planning.accusers.erase(holder);
+        planning.rates.erase(holder);
+        planning.forest.leave(holder);
+        return;
+    }
+    planning.forest.suspend(holder);
+    planning.forest.part(reader, holder);
 }
 
 // A reader cannot read from these, or was lied to.
 void State::shun(const Peer& reader, Version& version, std::span<const std::uint64_t> avoid) {
     if (!version.planning || !version.planning->forest.contains(reader.ref.id)) return;
-    plan::Forest& forest = version.planning->forest;
-    if (forest.complete(reader.ref.id)) return;
-    for (std::uint32_t stripe = 0; stripe < forest.stripes(); ++stripe) {
-        const std::uint64_t parent = forest.parent(reader.ref.id, stripe);
+    Planning& planning = *version.planning;
+    const std::uint64_t id = reader.ref.id;
+    if (planning.forest.complete(id)) return;
+    for (std::uint32_t stripe = 0; stripe < planning.forest.stripes(); ++stripe) {
+        const std::uint64_t parent = planning.forest.parent(id, stripe);
         if (parent == plan::kNobody) continue;
-        const bool shunned = std::find(avoid.begin(), avoid.end(), parent) != avoid.end() ||
-                             reader.distrusted.contains({&version, parent});
-        if (!shunned) continue;
-        // Nobody else is sent there before it is heard of again.
-        forest.suspend(parent);
-        forest.part(reader.ref.id, parent);
+        if (reader.distrusted.contains({&version, parent})) planning.forest.part(id, parent);
+        if (std::find(avoid.begin(), avoid.end(), parent) != avoid.end()) {
+            suspect(id, version, parent);
+        }
     }
-    forest.adopt_orphans();
+    planning.forest.adopt_orphans();
 }
 
 void State::fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t> avoid,

@@ -123,6 +123,36 @@ TEST_CASE("forest: each byte enters a rack once") {
     for (const auto& [rack, count_out] : exported) CHECK(count_out <= stripes * 3 / 2);
 }
 
+TEST_CASE("forest: racks are not overloaded when a fleet that begins to read is planned anew") {
+    for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+        INFO("seed " << seed);
+        Random random(seed);
+        Forest forest(ForestOptions{2});
+        Member first = source();
+        first.rack = "rack-0";
+        forest.join(std::vector{first});
+        std::vector<Member> members = fleet(15);
+        for (Member& member : members) member.rack = fmt::format("rack-{}", (member.id - 1) / 4);
+        for (std::size_t i = members.size() - 1; i > 0; --i) {
+            std::swap(members[i], members[random.below(i + 1)]);
+        }
+        const auto early = static_cast<std::ptrdiff_t>(1 + random.below(6));
+        forest.join(std::vector(members.begin(), members.begin() + early));
+        forest.join_and_replan(std::vector(members.begin() + early, members.end()));
+        REQUIRE(forest.check() == "");
+        std::uint32_t beyond = 0;
+        for (MemberId id = 1; id <= 16; ++id) {
+            if (forest.readers(id) > 2) beyond += forest.readers(id) - 2;
+        }
+        CHECK(beyond <= 1);
+        std::map<MemberId, std::string> racks{{kSource, "rack-0"}};
+        for (const Member& member : members) racks[member.id] = member.rack;
+        for (const auto& [rack, imported] : imports(forest, racks)) {
+            if (rack != "rack-0") CHECK(imported <= 3);
+        }
+    }
+}
+
 TEST_CASE("forest: each byte enters a host once") {
     Forest forest(ForestOptions{4});
     forest.join(std::vector{source()});
