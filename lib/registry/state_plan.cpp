@@ -53,8 +53,7 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
         }
         options.stripes = std::clamp(static_cast<std::uint32_t>(sources.size()),
                                      options_.stripes_min, options_.stripes_max);
-        version.planning = std::make_unique<Planning>(
-            Planning{plan::Forest(options), {}, {}, {}, {}, {}, {}, {}, {}});
+        version.planning = std::make_unique<Planning>(options);
         version.planning->forest.join(sources);
     }
     Planning& planning = *version.planning;
