@@ -42,11 +42,7 @@ TEST_CASE("a read whose gate is open is a read") {
         const auto fabric = site.open(fresh_options());
         Session session(*fabric, kMiB);
         const LinkId link = fabric->connect(holder->peer());
-<<<<<<< HEAD
-        for (const std::uint64_t bit : {0, 7, 8, 63, 64, 103}) {
-=======
         for (const std::uint64_t bit : {0U, 7U, 8U, 63U, 64U, 103U}) {
->>>>>>> wt-tcp
             INFO("bit " << bit);
             holder->open_gate(1, bit);
             const Piece piece{bit, 0, kMiB - bit};
@@ -66,11 +62,7 @@ TEST_CASE("a read brings what was there when its gate opened") {
         const auto fabric = site.open(fresh_options());
         Session session(*fabric, kBytes);
         const LinkId link = fabric->connect(holder->peer());
-<<<<<<< HEAD
-        for (const std::uint64_t bit : {5, 100}) {
-=======
         for (const std::uint64_t bit : {5U, 100U}) {
->>>>>>> wt-tcp
             const Piece piece{0, 0, kBytes};
             const ReadTag tag = session.read(link, holder->key(0), piece, {holder->key(1), bit});
             // Bits beside it open nothing.
