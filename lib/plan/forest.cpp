@@ -345,6 +345,29 @@ std::vector<Assignment> Forest::part(MemberId id, MemberId parent) {
     return changes;
 }
 
+std::vector<Assignment> Forest::relieve() {
+    std::vector<Assignment> changes;
+    std::vector<MemberId> overloaded;
+    for (auto at = loads_.rbegin(); at != loads_.rend() && std::get<0>(*at) >= 1; ++at) {
+        const MemberId id = std::get<3>(*at);
+        if (node(id).used > node(id).slots) overloaded.push_back(id);
+    }
+    for (const MemberId id : overloaded) {
+        const Node& holder = node(id);
+        for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+            for (const MemberId reader : std::vector(holder.children[stripe])) {
+                if (holder.used <= holder.slots) break;
+                const MemberId parent = find_parent(node(reader), stripe);
+                if (parent == kNobody) continue;
+                detach(node(reader), stripe);
+                attach(node(reader), stripe, parent);
+                changes.push_back({reader, stripe, parent});
+            }
+        }
+    }
+    return changes;
+}
+
 std::vector<Assignment> Forest::adopt_orphans() {
     std::vector<Assignment> changes;
     for (const auto& [id, stripe] : std::vector(orphans_.begin(), orphans_.end())) {

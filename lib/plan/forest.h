@@ -85,6 +85,9 @@ class Forest {
     std::vector<Assignment> demote(MemberId id);
     // `id` cannot read from `parent`, which may be well for others.
     std::vector<Assignment> part(MemberId id, MemberId parent);
+    // Moves readers away from members that have more than their room, now that others may have
+    // some.
+    std::vector<Assignment> relieve();
     // Puts those whose parents are gone with somebody, now that there may be somebody.
     std::vector<Assignment> adopt_orphans();
 

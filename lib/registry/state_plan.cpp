@@ -100,6 +100,7 @@ void State::replan_holding(const Peer& peer, Version& version) {
     if (forest.contains(member.id)) {
         if (member.complete) forest.finish(member.id);
         if (member.relays) forest.relay(member.id);
+        forest.relieve();
     } else if (member.complete) {
         forest.join({&member, 1});
     }

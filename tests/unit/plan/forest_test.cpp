@@ -268,6 +268,23 @@ TEST_CASE("forest: who cannot read from its parent gets another, the parent's ot
     CHECK(forest.check() == "");
 }
 
+TEST_CASE("forest: those that may relay only later take readers over") {
+    Forest forest(ForestOptions{2});
+    forest.join(std::vector{source()});
+    std::vector<Member> members = fleet(7);
+    for (Member& member : members) member.relays = false;
+    forest.join(members);
+    CHECK(forest.readers(kSource) == 14);
+    for (const Member& member : members) {
+        forest.relay(member.id);
+        forest.relieve();
+        REQUIRE(forest.check() == "");
+    }
+    CHECK(forest.readers(kSource) <= 3);
+    for (const Member& member : members) CHECK(forest.readers(member.id) <= 2);
+    CHECK(forest.relieve().empty());
+}
+
 TEST_CASE("forest: the finished read nothing, which leaves room for joiners") {
     Forest forest = flat(2, 15);
     forest.finish(7);
@@ -308,7 +325,7 @@ TEST_CASE("forest: stays sound through random changes") {
     for (int step = 0; step < 200; ++step) {
         INFO("seed " << seed << " step " << step);
         const auto pick = [&] { return living[random.below(living.size())]; };
-        switch (living.empty() ? 0 : random.below(6)) {
+        switch (living.empty() ? 0 : random.below(8)) {
             case 0: {
                 std::vector<Member> members(1 + random.below(8));
                 for (Member& member : members) {
@@ -339,6 +356,12 @@ TEST_CASE("forest: stays sound through random changes") {
                 if (!forest.complete(id)) forest.part(id, forest.parent(id, 0));
                 break;
             }
+            case 5:
+                forest.relieve();
+                break;
+            case 6:
+                random.below(2) == 0 ? forest.relay(pick()) : forest.suspend(pick());
+                break;
             default:
                 forest.adopt_orphans();
                 break;
