@@ -33,9 +33,9 @@ struct SchedulerOptions {
     Duration page_interval_max = std::chrono::milliseconds(50);  // after pages without news
     Duration steal_after = std::chrono::milliseconds(50);        // least age of a read to double
     std::uint32_t corrupt_max = 2;  // chunks that fail before a holder is quarantined
-    Duration stall_min = std::chrono::milliseconds(60);     // without a chunk of a stripe
-    Duration stall_first = std::chrono::milliseconds(300);  // the same before its first chunk
-    Duration stall_max = std::chrono::seconds(2);
+    Duration stall_min = std::chrono::milliseconds(60);      // without a chunk of a stripe
+    Duration stall_first = std::chrono::milliseconds(1000);  // the same before its first chunk
+    Duration stall_max = std::chrono::seconds(5);
     Duration silence_max = std::chrono::milliseconds(250);           // of a stalled parent's page
     Duration page_interval_waiting = std::chrono::milliseconds(50);  // of a parent that can wait
     Duration page_interval_parent = std::chrono::milliseconds(4);    // of one that cannot, at most

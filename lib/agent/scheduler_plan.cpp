@@ -91,8 +91,14 @@ bool PullScheduler::left_to(HolderIndex index, std::uint32_t chunk) const {
 }
 
 Duration PullScheduler::patience(const Stripe& stripe) const {
-    if (stripe.gap == Duration::zero()) return options_.stall_first;
-    return std::clamp(stripe.gap * kStallGaps, options_.stall_min, options_.stall_max);
+    if (stripe.gap != Duration::zero()) {
+        return std::clamp(stripe.gap * kStallGaps, options_.stall_min, options_.stall_max);
+    }
+    const auto rate = holders_[static_cast<std::size_t>(stripe.parent)].traits.rate_max;
+    if (rate == 0) return options_.stall_first;
+    const std::chrono::duration<double> each(static_cast<double>(chunk_bytes_) /
+                                             static_cast<double>(rate));
+    return std::max(options_.stall_first, std::chrono::duration_cast<Duration>(each) * kStallGaps);
 }
 
 void PullScheduler::find_stalls(TimePoint now) {

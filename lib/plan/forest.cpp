@@ -61,9 +61,10 @@ Forest::Offer Forest::offer_of(const Node& node, std::uint32_t stripe) const {
     return offer;
 }
 
-Forest::Load Forest::load_of(const Node& node) {
+Forest::Load Forest::load_of(const Node& node) const {
     const double load = static_cast<double>(node.used) / std::max(1U, node.slots);
-    return {load, node.member.complete, node.order, node.member.id};
+    const double local = static_cast<double>(node.host_used) / stripes();
+    return {std::max(load, local), node.member.complete, node.order, node.member.id};
 }
 
 void Forest::offer(Node& node) {
@@ -103,9 +104,12 @@ void Forest::set_depth(Node& top, std::uint32_t stripe, std::uint32_t depth) {
     }
 }
 
+bool Forest::is_local(const Node& holder, const Node& reader) {
+    return !holder.member.host.empty() && holder.member.host == reader.member.host;
+}
+
 std::uint32_t& Forest::used_by(Node& holder, const Node& reader) const {
-    const bool local = !holder.member.host.empty() && holder.member.host == reader.member.host;
-    return local ? holder.host_used : holder.used;
+    return is_local(holder, reader) ? holder.host_used : holder.used;
 }
 
 void Forest::attach(Node& reader, std::uint32_t stripe, MemberId parent) {
@@ -350,13 +354,16 @@ std::vector<Assignment> Forest::relieve() {
     std::vector<MemberId> overloaded;
     for (auto at = loads_.rbegin(); at != loads_.rend() && std::get<0>(*at) >= 1; ++at) {
         const MemberId id = std::get<3>(*at);
-        if (node(id).used > node(id).slots) overloaded.push_back(id);
+        if (node(id).used > node(id).slots || node(id).host_used > stripes()) {
+            overloaded.push_back(id);
+        }
     }
     for (const MemberId id : overloaded) {
         const Node& holder = node(id);
         for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
             for (const MemberId reader : std::vector(holder.children[stripe])) {
-                if (holder.used <= holder.slots) break;
+                const bool local = is_local(holder, node(reader));
+                if (local ? holder.host_used <= stripes() : holder.used <= holder.slots) continue;
                 const MemberId parent = find_parent(node(reader), stripe);
                 if (parent == kNobody) continue;
                 detach(node(reader), stripe);

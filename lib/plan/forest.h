@@ -142,7 +142,8 @@ class Forest {
     const Node& node(MemberId id) const { return nodes_.at(id); }
     std::uint32_t slots_of(const Member& member) const;
     Offer offer_of(const Node& node, std::uint32_t stripe) const;
-    static Load load_of(const Node& node);
+    Load load_of(const Node& node) const;
+    static bool is_local(const Node& holder, const Node& reader);
     void offer(Node& node);
     void withdraw(Node& node);
     bool below(MemberId id, MemberId ancestor, std::uint32_t stripe) const;

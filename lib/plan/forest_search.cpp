@@ -48,7 +48,10 @@ const Forest::Offer* Forest::best_offer(const Node& reader, const Rack& rack,
                                         std::uint32_t stripe) const {
     const auto& offers = rack.offers[stripe];
     const auto found = std::find_if(offers.begin(), offers.end(), [&](const Offer& offer) {
-        return suits(reader, node(offer.id), stripe);
+        const Node& holder = node(offer.id);
+        // Readers on its own host are not part of the room that it offers here.
+        if (is_local(holder, reader) && holder.host_used >= stripes()) return false;
+        return suits(reader, holder, stripe);
     });
     return found == offers.end() ? nullptr : &*found;
 }

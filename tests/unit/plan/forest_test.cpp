@@ -269,10 +269,16 @@ TEST_CASE("forest: who cannot read from its parent gets another, the parent's ot
 }
 
 TEST_CASE("forest: those that may relay only later take readers over") {
+    const std::string host = GENERATE("", "all on one");
     Forest forest(ForestOptions{2});
-    forest.join(std::vector{source()});
+    Member first = source();
+    first.host = host;
+    forest.join(std::vector{first});
     std::vector<Member> members = fleet(7);
-    for (Member& member : members) member.relays = false;
+    for (Member& member : members) {
+        member.relays = false;
+        member.host = host;
+    }
     forest.join(members);
     CHECK(forest.readers(kSource) == 14);
     for (const Member& member : members) {
