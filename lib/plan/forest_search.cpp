@@ -99,8 +99,6 @@ MemberId Forest::find_parent(const Node& reader, std::uint32_t stripe) const {
 }
 
 std::string Forest::check() const {
-    std::size_t sources = 0;
-    for (const auto& [id, n] : nodes_) sources += n.member.complete ? 1 : 0;
     for (const auto& [id, n] : nodes_) {
         std::uint32_t readers = 0;
         for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
