@@ -16,7 +16,7 @@ import unittest
 
 import kit
 
-PROGRAMS = ("p2p-serve", "p2p-pull", "p2p-ls", "p2p-meta", "p2p-doctor")
+PROGRAMS = ("p2p-serve", "p2p-pull", "p2p-ls", "p2p-meta", "p2p-doctor", "p2p-plan")
 
 
 class Result(unittest.TestResult):

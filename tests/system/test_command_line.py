@@ -24,7 +24,7 @@ class Usage(SystemTest):
                 self.assertEqual(program.lines, [])
 
     def test_help_and_version_exit_with_0(self):
-        for name in ("p2p-serve", "p2p-pull", "p2p-ls", "p2p-meta"):
+        for name in ("p2p-serve", "p2p-pull", "p2p-ls", "p2p-meta", "p2p-plan"):
             for option in ("--help", "--version"):
                 if (name, option) == ("p2p-serve", "--version"):
                     continue  # There it takes the number of the version to publish.

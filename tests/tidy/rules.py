@@ -34,6 +34,9 @@ REGISTRY_HEADERS = {"lib/registry/server.h", "lib/registry/client.h"}
 REGISTRY_TOOLS = ("tools/p2p_meta", "tools/p2p_serve", "tools/p2p_ls")
 # p2p-doctor is thin over transport/doctor, which judges what verbs tells of devices.
 DOCTOR_MAY_INCLUDE = {"transport/verbs/device.h", "transport/verbs/cuda_driver.h"}
+# p2p-plan is thin over plans and simulations, which have no public headers.
+PLAN_TOOLS = ("tools/p2p_plan", "tools/plan_")
+PLAN_MODULES = ("plan", "sim")
 HEAVY_IN_HEADERS = ("boost/beast", "boost/json")  # Slow to compile: sources only.
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
@@ -107,6 +110,9 @@ def refusal(path: str, target: str) -> Optional[str]:
         if target_area == area or target in TOOL_MAY_INCLUDE:
             return None
         if target in REGISTRY_HEADERS and path.startswith(REGISTRY_TOOLS):
+            return None
+        if path.startswith(PLAN_TOOLS) and (
+                target_module in PLAN_MODULES or target == "lib/base/clock.h"):
             return None
         if path.startswith("tools/p2p_doctor") and target.startswith("transport/doctor/"):
             return None

@@ -14,12 +14,13 @@ def texts(files: dict) -> list:
 def tree(**extra) -> dict:
     """A small project in which one file of every module exists."""
     files = {f"lib/{module}/{module}.h": HEADER
-             for module in ("base", "model", "plan", "registry", "fabric", "agent")}
+             for module in ("base", "model", "plan", "registry", "fabric", "agent", "sim")}
     files |= {"lib/include/weightcast/pull.h": HEADER, "transport/open.h": HEADER,
               "transport/tcp/tcp.h": HEADER, "transport/shm/shm.h": HEADER,
               "transport/verbs/device.h": HEADER, "transport/verbs/link.h": HEADER,
               "transport/doctor/examine.h": HEADER, "lib/base/log.h": HEADER,
-              "lib/registry/server.h": HEADER, "tools/cli.h": HEADER}
+              "lib/registry/server.h": HEADER, "lib/base/clock.h": HEADER,
+              "tools/cli.h": HEADER}
     return files | extra
 
 
@@ -30,7 +31,8 @@ def verdict(path: str, include: str) -> list:
 class Includes(unittest.TestCase):
     def test_arrows_hold_for_every_pair_of_modules(self):
         may = {"base": "", "model": "base", "plan": "base model", "fabric": "base",
-               "registry": "base model plan", "agent": "base model plan registry fabric"}
+               "registry": "base model plan", "agent": "base model plan registry fabric",
+               "sim": "base model plan registry fabric agent"}
         for source, allowed in may.items():
             for target in may:
                 found = verdict(f"lib/{source}/x.cpp", f"{target}/{target}.h")
@@ -63,6 +65,15 @@ class Includes(unittest.TestCase):
         self.assertEqual(verdict("tools/p2p_doctor.cpp", "transport/doctor/examine.h"), [])
         self.assertEqual(len(verdict("tools/p2p_doctor.cpp", "transport/verbs/device.h")), 1)
         self.assertEqual(len(verdict("tools/p2p_pull.cpp", "transport/doctor/examine.h")), 1)
+
+    def test_the_planner_sees_plans_and_simulations(self):
+        for path in ("tools/p2p_plan.cpp", "tools/plan_draw.cpp"):
+            for good in ("plan/plan.h", "sim/sim.h", "base/clock.h"):
+                self.assertEqual(verdict(path, good), [])
+            self.assertEqual(len(verdict(path, "agent/agent.h")), 1)
+        self.assertEqual(len(verdict("tools/p2p_pull.cpp", "sim/sim.h")), 1)
+        self.assertEqual(verdict("lib/sim/x.cpp", "agent/agent.h"), [])
+        self.assertEqual(len(verdict("lib/agent/x.cpp", "sim/sim.h")), 1)
 
     def test_tools_see_the_public_headers_only(self):
         for good in ("weightcast/pull.h", "transport/open.h", "tools/cli.h", "base/log.h"):

@@ -1,0 +1,118 @@
+// Whom a receiver reads from: agent/pull_holders.cpp, step by step.
+#include <algorithm>
+#include <utility>
+
+#include "sim/driver.h"
+
+namespace weightcast::sim {
+namespace {
+
+constexpr auto kPenanceFirst = std::chrono::milliseconds(500);
+constexpr std::uint32_t kPenanceDoublings = 6;
+constexpr std::int64_t kRatePeriodMinNs = 100'000'000;
+constexpr std::uint32_t kSparesMax = 4;  // holders that a plan gives no role
+
+}  // namespace
+
+void Driver::add_hint(const registry::HolderHint& hint) {
+    for (const Holder& holder : holders_) {
+        if (holder.connected && holder.peer == hint.peer.id) return;
+    }
+    const std::uint32_t limit = kHoldersMax * (hint.holding.complete ? 2 : 1);
+    if (scheduler_->live_holders() >= limit && hint.stripes.empty()) return;
+    const bool spare = grant_.stripes != 0 && hint.stripes.empty() && !hint.ancestor;
+    if (spare && scheduler_->live_holders() >= grant_.stripes + kSparesMax) return;
+    const auto penance = penance_.find(hint.peer.id);
+    if (penance != penance_.end() && events_.now_ns() < penance->second.until_ns) return;
+    agent::HolderTraits traits;
+    traits.can_wait = options_.can_wait;
+    const agent::HolderIndex index = scheduler_->add_holder(traits, now());
+    const LinkId link = network_.open(rank_, desk_.rank_of(hint.peer.id), index);
+    holders_.push_back({hint.peer.id, link, true});
+}
+
+void Driver::apply_plan() {
+    scheduler_->set_plan(grant_.stripes, now());
+    if (grant_.stripes == 0) return;
+    for (const registry::HolderHint& hint : grant_.holders) {
+        agent::Role role;
+        role.ancestor = hint.ancestor;
+        for (const std::uint32_t stripe : hint.stripes) role.stripes |= std::uint64_t{1} << stripe;
+        if (role.stripes == 0 && !role.ancestor) continue;
+        for (agent::HolderIndex index = 0; index < holders_.size(); ++index) {
+            const Holder& holder = holders_[index];
+            if (!holder.connected || holder.peer != hint.peer.id) continue;
+            scheduler_->set_role(index, role, now());
+        }
+    }
+}
+
+void Driver::lose_holder(agent::HolderIndex index) {
+    Holder& holder = holders_[index];
+    if (!holder.connected) return;
+    scheduler_->remove_holder(index);
+    network_.close(holder.link);
+    holder.connected = false;
+    Penance& penance = penance_[holder.peer];
+    const auto doublings = std::min(penance.failures++, kPenanceDoublings);
+    const double jitter = 0.5 + random_.unit();
+    penance.until_ns =
+        events_.now_ns() + std::chrono::duration_cast<Duration>(kPenanceFirst * jitter).count() *
+                               (std::int64_t{1} << doublings);
+    desk_.ask(rank_,
+              [peer = holder.peer](registry::Api& api, const registry::PeerRef& self) {
+                  static_cast<void>(api.report({self, peer, kModel, kVersion,
+                                                registry::ReportKind::unreachable, "it is gone"}));
+              },
+              {});
+    next_renew_ns_ = events_.now_ns();
+}
+
+// What it got a second since this was last asked; 0: too little to tell.
+double Driver::take_rate() {
+    const std::int64_t since_ns = events_.now_ns() - rate_since_ns_;
+    const std::uint64_t bytes = network_.bytes_held(rank_) - rate_bytes_;
+    const bool first = rate_since_ns_ == 0;
+    if (!first && bytes < options_.rate_chunks_min * network_.chunk_bytes()) return 0;
+    rate_since_ns_ = events_.now_ns();
+    rate_bytes_ += bytes;
+    if (first || since_ns <= kRatePeriodMinNs) return 0;
+    return static_cast<double>(bytes) / (static_cast<double>(since_ns) / 1e9);
+}
+
+void Driver::renew() {
+    Duration interval_max = std::chrono::milliseconds(options_.lease_ms) / 4;
+    if (grant_.renew_ms != 0) {
+        interval_max = std::min<Duration>(interval_max, std::chrono::milliseconds(grant_.renew_ms));
+    }
+    renew_interval_ = std::min(renew_interval_ * 3 / 2, interval_max);
+    if (scheduler_->live_holders() == 0) renew_interval_ = kRenewFirst;
+    const double jitter = 0.75 + 0.5 * random_.unit();
+    next_renew_ns_ =
+        events_.now_ns() + std::chrono::duration_cast<Duration>(renew_interval_ * jitter).count();
+    if (renewing_) return;
+    renewing_ = true;
+    registry::RenewRequest request{{}, grant_.pull, {}, kHoldersMax};
+    request.rate = take_rate();
+    for (const auto& [peer, penance] : penance_) {
+        if (penance.until_ns > events_.now_ns()) request.avoid.push_back(peer);
+    }
+    desk_.ask(
+        rank_,
+        [this, request](registry::Api& api, const registry::PeerRef& peer) mutable {
+            request.peer = peer;
+            answer_ = api.renew_pull(request);
+        },
+        [this] { on_grant(); });
+}
+
+void Driver::on_grant() {
+    renewing_ = false;
+    if (!reading_ || !*answer_) return;
+    grant_ = std::move(*answer_).value();
+    for (const registry::HolderHint& hint : grant_.holders) add_hint(hint);
+    apply_plan();
+    step();
+}
+
+}  // namespace weightcast::sim
