@@ -127,7 +127,8 @@ std::string draw_time_space(const sim::SimulationOptions& options, const sim::Ou
     const double row = std::clamp(600.0 / static_cast<double>(count), 2.0, 16.0);
     std::vector<double> rows(options.topology.ranks.size(), -1);
     for (std::size_t i = 0; i < outcome.receivers.size(); i += every) {
-        rows[outcome.receivers[i].rank] = 30 + row * static_cast<double>(i / every);
+        const std::size_t number = i / every;
+        rows[outcome.receivers[i].rank] = 30 + row * static_cast<double>(number);
     }
     const double end = std::max({outcome.seconds, outcome.bound, 1e-9});
     const auto x = [&](double at) { return kMargin + kWidth * at / end; };

@@ -18,7 +18,8 @@ std::uint32_t PullScheduler::window(const Holder& holder) const {
 // Beyond its window, which may be full of chunks that it has not got yet.
 bool PullScheduler::has_room_to_help(const Holder& holder) const {
     if (!any_stripe_open() || stripes_.empty()) return has_room(holder);
-    return holder.live && holder.paged && holder.outstanding.size() < 2 * window(holder);
+    return holder.live && holder.paged &&
+           holder.outstanding.size() < std::size_t{2} * window(holder);
 }
 
 bool PullScheduler::has_room(const Holder& holder) const {

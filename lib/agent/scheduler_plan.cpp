@@ -9,7 +9,10 @@ namespace {
 
 constexpr int kScanned = 1024;  // chunks of a stripe that are looked at for one that a parent has
 constexpr int kStallGaps = 8;   // mean times between two chunks that make a stall
-constexpr auto kAncestorsAlone = std::chrono::milliseconds(50);  // before others than ancestors
+// Before others than ancestors are asked: for a stripe without a parent, and for one whose parent
+// is there but waits itself, as all behind a gap do; not all of them are to turn to the source.
+constexpr auto kAncestorsAlone = std::chrono::milliseconds(50);
+constexpr auto kAncestorsAloneStalled = std::chrono::seconds(2);
 
 }  // namespace
 
@@ -87,7 +90,8 @@ bool PullScheduler::left_to(HolderIndex index, std::uint32_t chunk) const {
     if (stripe.parent == index) return true;
     if (stripe.parent >= 0 && chunks_[chunk].last_corrupt == stripe.parent) return true;
     if (stripe.parent >= 0 && !stripe.stalled) return idle_parent(index);
-    return holders_[index].role.ancestor || now_ - stripe.since > kAncestorsAlone;
+    const Duration alone = stripe.parent >= 0 ? Duration(kAncestorsAloneStalled) : kAncestorsAlone;
+    return holders_[index].role.ancestor || now_ - stripe.since > alone;
 }
 
 Duration PullScheduler::patience(const Stripe& stripe) const {
