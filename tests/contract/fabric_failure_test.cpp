@@ -1,6 +1,8 @@
 // Goal: peers that die, stop, shrink or leave cost exactly the reads they owed.
 // Method: one suite, run against each site of fabrics.h; peers are killed, stopped and truncated
 // while they serve.
+#include <string_view>
+
 #include "tests/contract/support.h"
 #include "tests/kit/pattern.h"
 
@@ -65,6 +67,12 @@ TEST_CASE("a holder that stops is timed out, and can be read again after it cont
         session.finish();
         std::size_t late = 0;
         for (const ReadTag tag : tags) late += session.status(tag) == ReadStatus::timed_out;
+        // Over verbs the memory of a stopped holder can be read, if it let us in before it stopped.
+        if (std::string_view(fabric->name()) == "verbs" && late == 0) {
+            for (const ReadTag tag : tags) REQUIRE(session.status(tag) == ReadStatus::ok);
+            REQUIRE(kit::has_pattern(session.local({0, 0, kCount * kMiB}), 2, 0));
+            return;
+        }
         REQUIRE(late > 0);
         REQUIRE(session.status(tags.back()) == ReadStatus::timed_out);
         REQUIRE(!fabric->link_error(link).empty());
