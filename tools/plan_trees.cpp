@@ -19,19 +19,6 @@ plan::Member member_of(const plan::Topology& topology, std::uint32_t rank) {
     return member;
 }
 
-// Not more than the fastest source sends.
-double reader_rate(const plan::Topology& topology, const std::vector<plan::Member>& receivers,
-                   const std::vector<plan::Member>& sources) {
-    if (receivers.empty()) return 0;
-    const double rate = topology.ranks[receivers.front().id - 1].up;
-    double most = 0;
-    for (const plan::Member& source : sources) {
-        if (source.rate == 0) return rate;
-        most = std::max(most, source.rate);
-    }
-    return rate == 0 ? most : std::min(rate, most);
-}
-
 }  // namespace
 
 std::uint32_t Trees::depth_max(std::uint32_t stripe) const {
@@ -45,11 +32,9 @@ Trees make_trees(const plan::Topology& topology, const registry::StateOptions& o
         const plan::Member member = member_of(topology, rank);
         (member.complete ? sources : receivers).push_back(member);
     }
-    plan::ForestOptions forest_options;
-    forest_options.reader_rate = reader_rate(topology, receivers, sources);
-    forest_options.stripes = std::clamp(static_cast<std::uint32_t>(sources.size()),
-                                        options.stripes_min, options.stripes_max);
-    plan::Forest forest(forest_options);
+    const double port_rate = receivers.empty() ? 0 : receivers.front().rate;
+    plan::Forest forest(
+        plan::options_for(port_rate, sources, options.stripes_min, options.stripes_max));
     forest.join(sources);
     forest.join(receivers);
     Trees trees;

@@ -16,15 +16,6 @@ struct Unit {
     double factor;
 };
 
-constexpr std::array<Unit, 9> kSizes{{{"", 1},
-                                      {"k", 1e3},
-                                      {"M", 1e6},
-                                      {"G", 1e9},
-                                      {"T", 1e12},
-                                      {"Ki", 0x1p10},
-                                      {"Mi", 0x1p20},
-                                      {"Gi", 0x1p30},
-                                      {"Ti", 0x1p40}}};
 constexpr std::array<Unit, 4> kTimes{{{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}}};
 
 // A number that is not negative, and what follows it.
@@ -45,11 +36,11 @@ Error bad(std::string_view option, std::string_view text, std::string_view wante
 Result<std::uint64_t> parse_size(std::string_view option, std::string_view text) {
     auto [number, unit] = split(text);
     if (!unit.empty() && unit.back() == 'B') unit.remove_suffix(1);
-    for (const Unit& known : kSizes) {
-        if (number < 0 || unit != known.name || number * known.factor > 1e18) continue;
-        return static_cast<std::uint64_t>(number * known.factor);
+    const auto factor = plan::prefix_factor(unit);
+    if (number < 0 || !factor || number * *factor > 1e18) {
+        return bad(option, text, "is not a size up to 1e18 bytes, such as 8G or 128Mi");
     }
-    return bad(option, text, "is not a size up to 1e18 bytes, such as 8G or 128Mi");
+    return static_cast<std::uint64_t>(number * *factor);
 }
 
 Result<Duration> parse_time(std::string_view option, std::string_view text) {

@@ -82,7 +82,7 @@ class NodeImpl final : public Node {
     Result<Pulled> transfer(Resolved& resolved, const std::shared_ptr<Destination>& destination,
                             const PullOptions& options);
     // Asks who to read from, once this process is known as a holder too.
-    Result<void> await_plan(Resolved& resolved);
+    void await_plan(Resolved& resolved);
     // Lets peers read what is there of it already, and tells the registry.
     Result<void> offer(const std::shared_ptr<HeldVersion>& held, const PullOptions& options);
     Result<void> run_session(const std::shared_ptr<PullSession>& session, const Resolved& resolved,

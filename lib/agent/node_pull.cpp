@@ -17,8 +17,6 @@ namespace weightcast::agent {
 namespace {
 
 constexpr auto kProgressInterval = std::chrono::milliseconds(200);
-constexpr std::uint32_t kHoldersMax = 16;    // hinted by the registry
-constexpr std::uint32_t kPlanWaitsMax = 16;  // times that the registry may ask for patience
 constexpr auto kOfferWait = std::chrono::milliseconds(100);  // for the memory to be registered
 
 std::uint64_t bytes_of(const model::Layout& layout, std::span<const std::uint32_t> chunks) {
@@ -219,18 +217,17 @@ Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
     return done.get();
 }
 
-Result<void> NodeImpl::await_plan(Resolved& resolved) {
+void NodeImpl::await_plan(Resolved& resolved) {
     for (std::uint32_t waits = 0; waits < kPlanWaitsMax; ++waits) {
         auto grant = membership_->call([&](registry::Api& api, const registry::PeerRef& peer) {
             return api.renew_pull({peer, resolved.grant.pull, {}, kHoldersMax});
         });
         // A registry that does not answer now may do so later: the session asks again.
-        if (!grant || grant.value().version.root != resolved.grant.version.root) return success();
+        if (!grant || grant.value().version.root != resolved.grant.version.root) return;
         resolved.grant = std::move(grant).value();
-        if (resolved.grant.plan_ms == 0) return success();
+        if (resolved.grant.plan_ms == 0) return;
         std::this_thread::sleep_for(std::chrono::milliseconds(resolved.grant.plan_ms));
     }
-    return success();
 }
 
 Result<void> NodeImpl::offer(const std::shared_ptr<HeldVersion>& held, const PullOptions& options) {
@@ -256,7 +253,7 @@ Result<NodeImpl::Pulled> NodeImpl::transfer(Resolved& resolved,
     auto offered = std::async(std::launch::async, [&] { return offer(pulled.held, options); });
     if (in_place) WEIGHTCAST_CHECK(offered.get());
     if (offered.valid()) offered.wait_for(kOfferWait);
-    if (!resolved.wanted.empty()) WEIGHTCAST_CHECK(await_plan(resolved));
+    if (!resolved.wanted.empty()) await_plan(resolved);
     std::vector<std::uint32_t> missing;
     std::set_difference(resolved.wanted.begin(), resolved.wanted.end(), present.begin(),
                         present.end(), std::back_inserter(missing));

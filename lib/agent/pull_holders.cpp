@@ -6,15 +6,10 @@
 
 #include "agent/pull_session.h"
 #include "base/log.h"
+#include "plan/forest.h"
 
 namespace weightcast::agent {
 namespace {
-
-constexpr auto kPenanceFirst = std::chrono::milliseconds(500);
-constexpr std::uint32_t kPenanceDoublings = 6;
-constexpr auto kRatePeriodMin = std::chrono::milliseconds(100);
-constexpr std::uint32_t kSparesMax = 4;    // holders that a plan gives no role
-constexpr std::uint32_t kStripesMax = 64;  // that a Role can name
 
 // Extents that are sorted, disjoint, inside the version, and of regions that all have keys.
 bool sound(const registry::Holding& holding, const registry::FabricKeys& keys,
@@ -89,10 +84,9 @@ HolderTraits PullSession::traits_of(const registry::HolderHint& hint, std::size_
     return traits;
 }
 
-void PullSession::add_hints(const std::vector<registry::HolderHint>& hints) {
-    for (const registry::HolderHint& hint : hints) {
-        add_hint(hint);
-    }
+void PullSession::use_grant() {
+    for (const registry::HolderHint& hint : grant_.holders) add_hint(hint);
+    apply_plan();
 }
 
 void PullSession::add_hint(const registry::HolderHint& hint) {
@@ -104,12 +98,7 @@ void PullSession::add_hint(const registry::HolderHint& hint) {
         statistics_.shares[holder.share].rate_max = static_cast<double>(rate_share(hint));
         return;
     }
-    // A complete holder is worth more than the limit: the partial ones may lack the same chunks.
-    const std::uint32_t limit = options_.holders_max * (hint.holding.complete ? 2 : 1);
-    if (scheduler_.live_holders() >= limit && hint.stripes.empty()) return;
-    // With a plan, some that could help are enough.
-    const bool spare = grant_.stripes != 0 && hint.stripes.empty() && !hint.ancestor;
-    if (spare && scheduler_.live_holders() >= grant_.stripes + kSparesMax) return;
+    if (!wants_link(hint, grant_.stripes, scheduler_.live_holders(), options_.holders_max)) return;
     const auto penance = penance_.find(hint.peer.id);
     if (penance != penance_.end() && system_clock().now() < penance->second.until) return;
     const std::int64_t chosen = choose_fabric(hint);
@@ -160,17 +149,13 @@ void PullSession::add_hint(const registry::HolderHint& hint) {
 }
 
 // Hands out the roles of a plan. Whoever has none any more stays linked, for when a parent fails.
-void PullSession::apply_plan(const registry::Grant& grant) {
+void PullSession::apply_plan() {
     const TimePoint now = system_clock().now();
-    const std::uint32_t stripes = grant.stripes <= kStripesMax ? grant.stripes : 0;
+    const std::uint32_t stripes = grant_.stripes <= plan::kStripesMax ? grant_.stripes : 0;
     scheduler_.set_plan(stripes, now);
     if (stripes == 0) return;
-    for (const registry::HolderHint& hint : grant.holders) {
-        Role role;
-        role.ancestor = hint.ancestor;
-        for (const std::uint32_t stripe : hint.stripes) {
-            if (stripe < stripes) role.stripes |= std::uint64_t{1} << stripe;
-        }
+    for (const registry::HolderHint& hint : grant_.holders) {
+        const Role role = role_of(hint, stripes);
         if (role.stripes == 0 && !role.ancestor) continue;
         for (HolderIndex index = 0; index < holders_.size(); ++index) {
             const Holder& holder = holders_[index];
@@ -199,11 +184,7 @@ void PullSession::lose_holder(HolderIndex index, const std::string& why) {
     Penance& penance = penance_[holder.hint.peer.id];
     if (penance.failures == 0) ++statistics_.holders_lost;
     penance.fabrics.push_back(holder.fabric);
-    const auto doublings = std::min(penance.failures++, kPenanceDoublings);
-    const double jitter = 0.5 + random_.unit();
-    penance.until =
-        system_clock().now() + std::chrono::duration_cast<Duration>(kPenanceFirst * jitter) *
-                                   (std::int64_t{1} << doublings);
+    penance.until = system_clock().now() + penance_after(penance.failures++, random_);
     report(holder, registry::ReportKind::unreachable, why);
     next_renew_ = system_clock().now();
 }
@@ -231,11 +212,7 @@ void PullSession::report(const Holder& holder, registry::ReportKind kind,
 
 // Asks for fresh hints: soon after the start and after a loss, ever less often while all goes well.
 void PullSession::renew(TimePoint now) {
-    Duration interval_max = std::chrono::milliseconds(parts_.membership.lease_ms()) / 4;
-    if (grant_.renew_ms != 0) {
-        interval_max = std::min<Duration>(interval_max, std::chrono::milliseconds(grant_.renew_ms));
-    }
-    renew_interval_ = std::min(renew_interval_ * 3 / 2, interval_max);
+    renew_interval_ = renew_after(renew_interval_, parts_.membership.lease_ms(), grant_.renew_ms);
     const bool alone = scheduler_.live_holders() == 0;
     if (alone) renew_interval_ = std::chrono::milliseconds(options_.renew_ms_min);
     const double jitter = 0.75 + 0.5 * random_.unit();
@@ -299,8 +276,7 @@ void PullSession::on_grant(Result<registry::Grant> grant) {
                                  manifest_.version)});
     }
     grant_ = std::move(grant).value();
-    add_hints(grant_.holders);
-    apply_plan(grant_);
+    use_grant();
 }
 
 // Gives up when nothing came for long and what is missing is with nobody.

@@ -45,8 +45,7 @@ std::future<Result<void>> PullSession::start(registry::Grant grant) {
         if (auto prepared = self->prepare(); !prepared) {
             self->fail(prepared.error());
         } else {
-            self->add_hints(self->grant_.holders);
-            self->apply_plan(self->grant_);
+            self->use_grant();
         }
     });
     return future;

@@ -14,6 +14,7 @@
 
 #include "agent/destination.h"
 #include "agent/held_version.h"
+#include "agent/hint_policy.h"
 #include "agent/io_thread.h"
 #include "agent/membership.h"
 #include "agent/scheduler.h"
@@ -25,9 +26,10 @@ struct PullSessionOptions {
     SchedulerOptions scheduler;
     std::vector<std::string> fabrics;  // only these, if any are named
     std::uint64_t buffer_bytes = 64ULL << 20U;
-    std::uint32_t holders_max = 16;          // links at a time
-    std::uint32_t no_holder_ms_max = 30000;  // without any chunk before the pull gives up
-    std::uint32_t renew_ms_min = 100;        // between asking the registry for hints, at the start
+    std::uint32_t holders_max = kHoldersMax;  // links at a time
+    std::uint32_t no_holder_ms_max = 30000;   // without any chunk before the pull gives up
+    std::uint32_t renew_ms_min =
+        kRenewFirst.count();  // between asking the registry for hints, at the start
 };
 
 // What one holder contributed.
@@ -114,9 +116,9 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     void fail(Error error);
 
     // Holders (pull_holders.cpp)
-    void add_hints(const std::vector<registry::HolderHint>& hints);
+    void use_grant();
     void add_hint(const registry::HolderHint& hint);
-    void apply_plan(const registry::Grant& grant);
+    void apply_plan();
     std::int64_t choose_fabric(const registry::HolderHint& hint) const;
     HolderTraits traits_of(const registry::HolderHint& hint, std::size_t fabric) const;
     void lose_holder(HolderIndex index, const std::string& why);

@@ -20,6 +20,23 @@ std::uint32_t slots_at(double rate, double unit, std::uint32_t stripes) {
 
 }  // namespace
 
+ForestOptions options_for(double port_rate, std::span<const Member> sources,
+                          std::uint32_t stripes_min, std::uint32_t stripes_max) {
+    double most = 0;
+    bool known = true;
+    for (const Member& source : sources) {
+        known = known && source.rate > 0;
+        most = std::max(most, source.rate);
+    }
+    ForestOptions options;
+    options.reader_rate = port_rate;
+    if (port_rate == 0) options.reader_rate = most;
+    if (port_rate != 0 && known && most > 0) options.reader_rate = std::min(port_rate, most);
+    options.stripes =
+        std::clamp(static_cast<std::uint32_t>(sources.size()), stripes_min, stripes_max);
+    return options;
+}
+
 Forest::Forest(const ForestOptions& options)
     : options_(options),
       rack_slots_(std::max(1U, slots_at(options.rack_rate, options.reader_rate, options.stripes))) {

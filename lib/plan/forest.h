@@ -40,6 +40,11 @@ struct Member {
     bool relays = true;     // others may read from it
 };
 
+// For readers with such a port: they read no faster than the fastest source sends, and there are as
+// many stripes as sources, within the limits. Rates in bytes/s, 0: unknown.
+ForestOptions options_for(double port_rate, std::span<const Member> sources,
+                          std::uint32_t stripes_min, std::uint32_t stripes_max);
+
 // Reads `stripe` from `parent` from now on; kNobody: there is nobody to read from.
 struct Assignment {
     MemberId member = kNobody;

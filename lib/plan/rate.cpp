@@ -49,10 +49,15 @@ std::optional<double> parse_rate(std::string_view text) {
     } else if (!strip(text, "B")) {
         return std::nullopt;
     }
-    for (const auto& [prefix, factor] : kPrefixes) {
-        if (text != prefix) continue;
-        const double rate = value * factor * unit;
-        return is_rate(rate) ? std::optional(rate + 0.0) : std::nullopt;  // no -0
+    const auto factor = prefix_factor(text);
+    if (!factor) return std::nullopt;
+    const double rate = value * *factor * unit;
+    return is_rate(rate) ? std::optional(rate + 0.0) : std::nullopt;  // no -0
+}
+
+std::optional<double> prefix_factor(std::string_view prefix) {
+    for (const auto& [known, factor] : kPrefixes) {
+        if (prefix == known) return factor;
     }
     return std::nullopt;
 }

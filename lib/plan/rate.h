@@ -17,4 +17,8 @@ bool is_rate(double bytes_per_s);
 // 1000), and B/s with Ki, Mi, Gi, Ti; "/s" may be left out.
 std::optional<double> parse_rate(std::string_view text);
 
+// 1e3 for "k", 2^30 for "Gi", 1 for "" and so on, up to T and Ti; nothing if there is no such
+// prefix.
+std::optional<double> prefix_factor(std::string_view prefix);
+
 }  // namespace weightcast::plan

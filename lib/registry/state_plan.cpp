@@ -21,18 +21,6 @@ constexpr std::size_t kRatesMin = 3;     // known, to tell who is slow
 constexpr auto kDemotionInterval = std::chrono::milliseconds(200);  // others may only wait for it
 constexpr std::size_t kOthersMax = 2;  // holders beyond parents and ancestors
 
-// What a reader with such a port can read at: not faster than the fastest source sends.
-double reader_rate(double port_rate, const std::vector<plan::Member>& sources) {
-    double most = 0;
-    bool known = true;
-    for (const plan::Member& source : sources) {
-        known = known && source.rate > 0;
-        most = std::max(most, source.rate);
-    }
-    if (port_rate == 0) return most;
-    return known && most > 0 ? std::min(port_rate, most) : port_rate;
-}
-
 }  // namespace
 
 plan::Member State::member_of(const Peer& peer, Version& version) const {
@@ -54,14 +42,12 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
     const std::uint64_t id = reader.ref.id;
     if (!version.planning) {
         std::vector<plan::Member> sources;
-        plan::ForestOptions options;
         for (const Rank& rank : version.complete) {
             sources.push_back(member_of(peers_.at(rank.peer), version));
         }
-        options.reader_rate = reader_rate(static_cast<double>(reader.info.port_rate), sources);
-        options.stripes = std::clamp(static_cast<std::uint32_t>(sources.size()),
-                                     options_.stripes_min, options_.stripes_max);
-        version.planning = std::make_unique<Planning>(options);
+        version.planning = std::make_unique<Planning>(
+            plan::options_for(static_cast<double>(reader.info.port_rate), sources,
+                              options_.stripes_min, options_.stripes_max));
         version.planning->forest.join(sources);
     }
     Planning& planning = *version.planning;

@@ -6,11 +6,6 @@
 #include <utility>
 
 namespace weightcast::sim {
-namespace {
-
-constexpr std::uint32_t kPlanWaitsMax = 16;  // as lib/agent/node_pull.cpp has it
-
-}  // namespace
 
 Driver::Driver(Rank rank, const DriverOptions& options, std::uint64_t seed, EventQueue& events,
                Network& network, RegistryDesk& desk)
@@ -20,7 +15,7 @@ Driver::Driver(Rank rank, const DriverOptions& options, std::uint64_t seed, Even
       network_(network),
       desk_(desk),
       random_(seed),
-      renew_interval_(kRenewFirst) {}
+      renew_interval_(agent::kRenewFirst) {}
 
 void Driver::start() {
     started_ = true;
@@ -28,7 +23,7 @@ void Driver::start() {
     desk_.ask(
         rank_,
         [this](registry::Api& api, const registry::PeerRef& peer) {
-            answer_ = api.open_pull({peer, kModel, "", kHoldersMax});
+            answer_ = api.open_pull({peer, kModel, "", agent::kHoldersMax});
         },
         [this] {
             if (answer_ && *answer_) grant_ = std::move(*answer_).value();
@@ -46,14 +41,14 @@ void Driver::ask_plan() {
     desk_.ask(
         rank_,
         [this](registry::Api& api, const registry::PeerRef& peer) {
-            answer_ = api.renew_pull({peer, grant_.pull, {}, kHoldersMax});
+            answer_ = api.renew_pull({peer, grant_.pull, {}, agent::kHoldersMax});
         },
         [this] { on_plan(); });
 }
 
 void Driver::on_plan() {
     if (*answer_) grant_ = std::move(*answer_).value();
-    if (grant_.plan_ms == 0 || ++plan_waits_ >= kPlanWaitsMax) return begin();
+    if (grant_.plan_ms == 0 || ++plan_waits_ >= agent::kPlanWaitsMax) return begin();
     events_.put(events_.now_ns() + std::int64_t{grant_.plan_ms} * 1000000, EventKind::ask_plan,
                 rank_);
 }

@@ -7,15 +7,13 @@
 #include <optional>
 #include <vector>
 
+#include "agent/hint_policy.h"
 #include "agent/scheduler.h"
 #include "base/random.h"
 #include "registry/messages.h"
 #include "sim/registry_desk.h"
 
 namespace weightcast::sim {
-
-inline constexpr std::uint32_t kHoldersMax = 16;  // links at a time, as hinted
-inline constexpr auto kRenewFirst = std::chrono::milliseconds(100);
 
 struct DriverOptions {
     agent::SchedulerOptions scheduler;

@@ -5,23 +5,13 @@
 #include "sim/driver.h"
 
 namespace weightcast::sim {
-namespace {
-
-constexpr auto kPenanceFirst = std::chrono::milliseconds(500);
-constexpr std::uint32_t kPenanceDoublings = 6;
-constexpr std::int64_t kRatePeriodMinNs = 100'000'000;
-constexpr std::uint32_t kSparesMax = 4;  // holders that a plan gives no role
-
-}  // namespace
 
 void Driver::add_hint(const registry::HolderHint& hint) {
     for (const Holder& holder : holders_) {
         if (holder.connected && holder.peer == hint.peer.id) return;
     }
-    const std::uint32_t limit = kHoldersMax * (hint.holding.complete ? 2 : 1);
-    if (scheduler_->live_holders() >= limit && hint.stripes.empty()) return;
-    const bool spare = grant_.stripes != 0 && hint.stripes.empty() && !hint.ancestor;
-    if (spare && scheduler_->live_holders() >= grant_.stripes + kSparesMax) return;
+    const std::uint32_t live = scheduler_->live_holders();
+    if (!agent::wants_link(hint, grant_.stripes, live, agent::kHoldersMax)) return;
     const auto penance = penance_.find(hint.peer.id);
     if (penance != penance_.end() && events_.now_ns() < penance->second.until_ns) return;
     agent::HolderTraits traits;
@@ -35,9 +25,7 @@ void Driver::apply_plan() {
     scheduler_->set_plan(grant_.stripes, now());
     if (grant_.stripes == 0) return;
     for (const registry::HolderHint& hint : grant_.holders) {
-        agent::Role role;
-        role.ancestor = hint.ancestor;
-        for (const std::uint32_t stripe : hint.stripes) role.stripes |= std::uint64_t{1} << stripe;
+        const agent::Role role = agent::role_of(hint, grant_.stripes);
         if (role.stripes == 0 && !role.ancestor) continue;
         for (agent::HolderIndex index = 0; index < holders_.size(); ++index) {
             const Holder& holder = holders_[index];
@@ -54,11 +42,7 @@ void Driver::lose_holder(agent::HolderIndex index) {
     network_.close(holder.link);
     holder.connected = false;
     Penance& penance = penance_[holder.peer];
-    const auto doublings = std::min(penance.failures++, kPenanceDoublings);
-    const double jitter = 0.5 + random_.unit();
-    penance.until_ns =
-        events_.now_ns() + std::chrono::duration_cast<Duration>(kPenanceFirst * jitter).count() *
-                               (std::int64_t{1} << doublings);
+    penance.until_ns = events_.now_ns() + agent::penance_after(penance.failures++, random_).count();
     desk_.ask(rank_,
               [peer = holder.peer](registry::Api& api, const registry::PeerRef& self) {
                   static_cast<void>(api.report({self, peer, kModel, kVersion,
@@ -70,29 +54,25 @@ void Driver::lose_holder(agent::HolderIndex index) {
 
 // What it got a second since this was last asked; 0: too little to tell.
 double Driver::take_rate() {
-    const std::int64_t since_ns = events_.now_ns() - rate_since_ns_;
+    const Duration since(events_.now_ns() - rate_since_ns_);
     const std::uint64_t bytes = network_.bytes_held(rank_) - rate_bytes_;
     const bool first = rate_since_ns_ == 0;
     if (!first && bytes < options_.rate_chunks_min * network_.chunk_bytes()) return 0;
     rate_since_ns_ = events_.now_ns();
     rate_bytes_ += bytes;
-    if (first || since_ns <= kRatePeriodMinNs) return 0;
-    return static_cast<double>(bytes) / (static_cast<double>(since_ns) / 1e9);
+    if (first || since <= agent::kRatePeriodMin) return 0;
+    return static_cast<double>(bytes) / seconds(since);
 }
 
 void Driver::renew() {
-    Duration interval_max = std::chrono::milliseconds(options_.lease_ms) / 4;
-    if (grant_.renew_ms != 0) {
-        interval_max = std::min<Duration>(interval_max, std::chrono::milliseconds(grant_.renew_ms));
-    }
-    renew_interval_ = std::min(renew_interval_ * 3 / 2, interval_max);
-    if (scheduler_->live_holders() == 0) renew_interval_ = kRenewFirst;
+    renew_interval_ = agent::renew_after(renew_interval_, options_.lease_ms, grant_.renew_ms);
+    if (scheduler_->live_holders() == 0) renew_interval_ = agent::kRenewFirst;
     const double jitter = 0.75 + 0.5 * random_.unit();
     next_renew_ns_ =
         events_.now_ns() + std::chrono::duration_cast<Duration>(renew_interval_ * jitter).count();
     if (renewing_) return;
     renewing_ = true;
-    registry::RenewRequest request{{}, grant_.pull, {}, kHoldersMax};
+    registry::RenewRequest request{{}, grant_.pull, {}, agent::kHoldersMax};
     request.rate = take_rate();
     for (const auto& [peer, penance] : penance_) {
         if (penance.until_ns > events_.now_ns()) request.avoid.push_back(peer);

@@ -1,0 +1,32 @@
+// What a reader makes of the registry's hints: whom to link, for how long to stay away, when to ask
+// again. Shared by a pull session and the simulation of one. Pure.
+#pragma once
+
+#include <cstdint>
+
+#include "agent/scheduler.h"
+#include "base/clock.h"
+#include "base/random.h"
+#include "registry/messages.h"
+
+namespace weightcast::agent {
+
+inline constexpr std::uint32_t kHoldersMax = 16;    // links at a time, and hints that are asked for
+inline constexpr std::uint32_t kPlanWaitsMax = 16;  // times that the registry may ask for patience
+inline constexpr auto kRenewFirst = std::chrono::milliseconds(100);     // at the start, and alone
+inline constexpr auto kRatePeriodMin = std::chrono::milliseconds(100);  // to tell a rate
+
+// True if one more holder is to be linked beside `live_holders`. `stripes`: of the plan, 0: none.
+bool wants_link(const registry::HolderHint& hint, std::uint32_t stripes, std::uint32_t live_holders,
+                std::uint32_t holders_max);
+
+// What a plan of `stripes` stripes has the holder do; stripes beyond them do not count.
+Role role_of(const registry::HolderHint& hint, std::uint32_t stripes);
+
+// For how long a holder is left alone that has failed `failures` times before; jittered.
+Duration penance_after(std::uint32_t failures, Random& random);
+
+// Time until the next renewal, without jitter, after one of `before`: ever longer.
+Duration renew_after(Duration before, std::uint32_t lease_ms, std::uint32_t renew_ms);
+
+}  // namespace weightcast::agent
