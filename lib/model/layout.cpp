@@ -12,19 +12,18 @@ namespace {
 
 constexpr std::uint64_t kChunksMax = std::numeric_limits<std::uint32_t>::max() - 1;
 
-Error invalid(std::string message) { return {Code::invalid_input, 0, std::move(message)}; }
-
 }  // namespace
 
 Result<Layout> Layout::make(const LayoutOptions& options,
                             const std::vector<std::uint64_t>& artifact_bytes) {
     if (options.chunk_shift < kChunkShiftMin || options.chunk_shift > kChunkShiftMax) {
-        return invalid("chunk_shift is " + std::to_string(options.chunk_shift) + ", not " +
-                       std::to_string(kChunkShiftMin) + " to " + std::to_string(kChunkShiftMax));
+        return invalid_input("chunk_shift is " + std::to_string(options.chunk_shift) + ", not " +
+                             std::to_string(kChunkShiftMin) + " to " +
+                             std::to_string(kChunkShiftMax));
     }
     if (!std::has_single_bit(options.chunks_per_bucket)) {
-        return invalid("chunks_per_bucket is " + std::to_string(options.chunks_per_bucket) +
-                       ", not a power of two");
+        return invalid_input("chunks_per_bucket is " + std::to_string(options.chunks_per_bucket) +
+                             ", not a power of two");
     }
     Layout layout;
     layout.options_ = options;
@@ -36,8 +35,8 @@ Result<Layout> Layout::make(const LayoutOptions& options,
         // Each term is below 2^48 and the sum so far below 2^32, so nothing overflows.
         chunks += (bytes >> options.chunk_shift) + ((bytes & mask) != 0 ? 1 : 0);
         if (chunks > kChunksMax) {
-            return invalid("the artifacts have more than " + std::to_string(kChunksMax) +
-                           " chunks of " + std::to_string(layout.chunk_bytes()) + " bytes");
+            return invalid_input("the artifacts have more than " + std::to_string(kChunksMax) +
+                                 " chunks of " + std::to_string(layout.chunk_bytes()) + " bytes");
         }
         layout.first_chunk_.push_back(static_cast<std::uint32_t>(chunks));
         layout.total_bytes_ += bytes;

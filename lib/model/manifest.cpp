@@ -14,12 +14,11 @@ constexpr std::size_t kPathBytesMax = 1024;
 constexpr std::size_t kComponentBytesMax = 255;
 constexpr std::size_t kNameBytesMax = 200;
 
-Error invalid(std::string message) { return {Code::invalid_input, 0, std::move(message)}; }
-
 Error over(std::string_view what, std::uint64_t value, std::uint64_t limit,
            std::string_view limit_name) {
-    return invalid("the manifest has " + std::to_string(value) + " " + std::string(what) +
-                   ", more than " + std::to_string(limit) + " (" + std::string(limit_name) + ")");
+    return invalid_input("the manifest has " + std::to_string(value) + " " + std::string(what) +
+                         ", more than " + std::to_string(limit) + " (" + std::string(limit_name) +
+                         ")");
 }
 
 // No path may need another one to be a directory. Of sorted paths, all between P and P + "/x"
@@ -31,8 +30,8 @@ Result<void> check_no_path_inside_another(const std::vector<Artifact>& artifacts
         while (!chain.empty() && !path.starts_with(chain.back())) chain.pop_back();
         for (const std::string_view outer : chain) {
             if (path[outer.size()] == '/') {
-                return invalid("artifact '" + printable(outer) + "' is also a directory of '" +
-                               printable(path) + "'");
+                return invalid_input("artifact '" + printable(outer) +
+                                     "' is also a directory of '" + printable(path) + "'");
             }
         }
         chain.push_back(path);
@@ -45,11 +44,12 @@ Result<void> check_artifacts(const Manifest& manifest) {
     for (std::size_t i = 0; i < artifacts.size(); ++i) {
         WEIGHTCAST_CHECK(check_artifact_path(artifacts[i].path));
         if (i > 0 && artifacts[i - 1].path >= artifacts[i].path) {
-            return invalid("artifact '" + printable(artifacts[i].path) +
-                           "' is out of order or occurs twice");
+            return invalid_input("artifact '" + printable(artifacts[i].path) +
+                                 "' is out of order or occurs twice");
         }
         if (artifacts[i].kind > ArtifactKind::safetensors) {
-            return invalid("artifact '" + printable(artifacts[i].path) + "' is of unknown kind");
+            return invalid_input("artifact '" + printable(artifacts[i].path) +
+                                 "' is of unknown kind");
         }
     }
     return check_no_path_inside_another(artifacts);
@@ -58,33 +58,36 @@ Result<void> check_artifacts(const Manifest& manifest) {
 Result<void> check_tensor(const Manifest& manifest, const TensorRecord& tensor) {
     const auto what = [&] { return "tensor '" + printable(tensor.name) + "'"; };
     if (tensor.name.size() > kTensorNameBytesMax) {
-        return invalid(what() + " has a name of more than " + std::to_string(kTensorNameBytesMax) +
-                       " bytes");
+        return invalid_input(what() + " has a name of more than " +
+                             std::to_string(kTensorNameBytesMax) + " bytes");
     }
-    if (tensor.name.find('\0') != std::string::npos) return invalid(what() + " has a NUL in it");
+    if (tensor.name.find('\0') != std::string::npos)
+        return invalid_input(what() + " has a NUL in it");
     if (tensor.shape.size() > kDimensionsMax) {
-        return invalid(what() + " has more than " + std::to_string(kDimensionsMax) + " dimensions");
+        return invalid_input(what() + " has more than " + std::to_string(kDimensionsMax) +
+                             " dimensions");
     }
     if (!dtype_from_value(static_cast<std::uint8_t>(tensor.dtype))) {
-        return invalid(what() + " is of unknown dtype");
+        return invalid_input(what() + " is of unknown dtype");
     }
     if (tensor.artifact >= manifest.artifacts.size()) {
-        return invalid(what() + " is in artifact " + std::to_string(tensor.artifact) +
-                       ", which does not exist");
+        return invalid_input(what() + " is in artifact " + std::to_string(tensor.artifact) +
+                             ", which does not exist");
     }
     const Artifact& artifact = manifest.artifacts[tensor.artifact];
     if (artifact.kind != ArtifactKind::safetensors) {
-        return invalid(what() + " is in '" + printable(artifact.path) +
-                       "', which is not a safetensors artifact");
+        return invalid_input(what() + " is in '" + printable(artifact.path) +
+                             "', which is not a safetensors artifact");
     }
     if (tensor.offset > artifact.bytes || tensor.bytes > artifact.bytes - tensor.offset) {
-        return invalid(what() + " ends behind the end of '" + printable(artifact.path) + "'");
+        return invalid_input(what() + " ends behind the end of '" + printable(artifact.path) + "'");
     }
     const auto bytes = tensor_bytes(tensor.dtype, tensor.shape);
-    if (!bytes) return invalid(what() + ": " + bytes.error().message);
+    if (!bytes) return invalid_input(what() + ": " + bytes.error().message);
     if (bytes.value() != tensor.bytes) {
-        return invalid(what() + " has " + std::to_string(tensor.bytes) +
-                       " bytes, but its dtype and shape give " + std::to_string(bytes.value()));
+        return invalid_input(what() + " has " + std::to_string(tensor.bytes) +
+                             " bytes, but its dtype and shape give " +
+                             std::to_string(bytes.value()));
     }
     return success();
 }
@@ -97,8 +100,8 @@ Result<void> check_tensors(const Manifest& manifest) {
         // Two artifacts may each have a tensor of one name, as parts of a pipeline do.
         const TensorRecord& before = manifest.tensors[i - 1];
         if (std::tie(before.name, before.artifact) >= std::tie(tensor.name, tensor.artifact)) {
-            return invalid("tensor '" + printable(tensor.name) +
-                           "' is out of order or occurs twice");
+            return invalid_input("tensor '" + printable(tensor.name) +
+                                 "' is out of order or occurs twice");
         }
     }
     return success();
@@ -111,11 +114,12 @@ Result<void> check_layout(const Manifest& manifest) {
     for (const Artifact& artifact : manifest.artifacts) sizes.push_back(artifact.bytes);
     WEIGHTCAST_TRY(const Layout made, Layout::make(manifest.layout.options(), sizes));
     if (!(made == manifest.layout)) {
-        return invalid("the manifest's layout is not that of its artifacts' sizes");
+        return invalid_input("the manifest's layout is not that of its artifacts' sizes");
     }
     if (manifest.chunk_digests.size() != made.chunk_count()) {
-        return invalid("the manifest has " + std::to_string(manifest.chunk_digests.size()) +
-                       " chunk digests for " + std::to_string(made.chunk_count()) + " chunks");
+        return invalid_input("the manifest has " + std::to_string(manifest.chunk_digests.size()) +
+                             " chunk digests for " + std::to_string(made.chunk_count()) +
+                             " chunks");
     }
     return success();
 }
@@ -127,9 +131,9 @@ bool is_name_character(char c) {
 
 Result<void> check_name(std::string_view name, bool slashes) {
     const auto refuse = [&](std::string_view why) {
-        return invalid("name '" + printable(name) + "' " + std::string(why));
+        return invalid_input("name '" + printable(name) + "' " + std::string(why));
     };
-    if (name.empty()) return invalid("the name is empty");
+    if (name.empty()) return invalid_input("the name is empty");
     if (name.size() > kNameBytesMax) return refuse("has more than 200 characters");
     bool at_start = true;
     for (const char c : name) {
@@ -172,7 +176,7 @@ std::int64_t Manifest::find_tensor(std::string_view name) const {
 Result<void> check_manifest(const Manifest& manifest, const ManifestLimits& limits) {
     WEIGHTCAST_CHECK(check_model_name(manifest.model));
     if (manifest.algorithm != DigestAlgorithm::xxh3_leaf16k) {
-        return invalid("the manifest's digest algorithm is unknown");
+        return invalid_input("the manifest's digest algorithm is unknown");
     }
     if (manifest.artifacts.size() > limits.artifacts_max) {
         return over("artifacts", manifest.artifacts.size(), limits.artifacts_max, "artifacts_max");
@@ -187,9 +191,9 @@ Result<void> check_manifest(const Manifest& manifest, const ManifestLimits& limi
 
 Result<void> check_artifact_path(std::string_view path) {
     const auto refuse = [&](std::string_view why) {
-        return invalid("path '" + printable(path) + "' " + std::string(why));
+        return invalid_input("path '" + printable(path) + "' " + std::string(why));
     };
-    if (path.empty()) return invalid("the path is empty");
+    if (path.empty()) return invalid_input("the path is empty");
     if (path.size() > kPathBytesMax) return refuse("has more than 1024 bytes");
     if (path.find_first_of(std::string_view("\\\0", 2)) != std::string_view::npos) {
         return refuse("has a NUL or a backslash in it");

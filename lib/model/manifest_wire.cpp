@@ -17,8 +17,6 @@ constexpr std::size_t kArtifactBytesMin = 12;
 constexpr std::size_t kTensorBytesMin = 24;
 constexpr std::uint8_t kFlagExecutable = 1;
 
-Error invalid(std::string message) { return {Code::invalid_input, 0, std::move(message)}; }
-
 class Writer {
   public:
     explicit Writer(std::size_t bytes) { out_.reserve(bytes); }
@@ -104,26 +102,27 @@ std::size_t encoded_bytes(const Manifest& manifest) {
 }
 
 Error cut_short(std::string_view where) {
-    return invalid("the manifest ends in its " + std::string(where));
+    return invalid_input("the manifest ends in its " + std::string(where));
 }
 
 // A count can only be believed if that many records fit into what is left.
 Result<void> check_count(std::string_view what, std::uint32_t count, std::uint64_t limit,
                          std::size_t record_bytes_min, const Reader& in) {
     if (count > limit) {
-        return invalid("the manifest has " + std::to_string(count) + " " + std::string(what) +
-                       ", more than " + std::to_string(limit) + " (" + std::string(what) + "_max)");
+        return invalid_input("the manifest has " + std::to_string(count) + " " + std::string(what) +
+                             ", more than " + std::to_string(limit) + " (" + std::string(what) +
+                             "_max)");
     }
     if (count > in.left() / record_bytes_min) return cut_short(what);
     return success();
 }
 
 Result<Counts> read_head(Reader& in, Manifest& manifest) {
-    if (in.text(kMagic.size()) != kMagic) return invalid("this is not a manifest (magic)");
+    if (in.text(kMagic.size()) != kMagic) return invalid_input("this is not a manifest (magic)");
     const auto format = in.get<std::uint16_t>();
     if (in.ok() && format != kFormatVersion) {
-        return invalid("the manifest has format " + std::to_string(format) + ", not " +
-                       std::to_string(kFormatVersion));
+        return invalid_input("the manifest has format " + std::to_string(format) + ", not " +
+                             std::to_string(kFormatVersion));
     }
     manifest.algorithm = static_cast<DigestAlgorithm>(in.get<std::uint8_t>());
     Counts counts;
@@ -149,7 +148,7 @@ Result<void> read_artifacts(Reader& in, std::uint32_t count, Manifest& manifest)
         artifact.path = in.text(path_bytes);
         if (!in.ok()) return cut_short("artifacts");
         if ((flags & ~kFlagExecutable) != 0) {
-            return invalid("artifact " + std::to_string(i) + " has unknown flags");
+            return invalid_input("artifact " + std::to_string(i) + " has unknown flags");
         }
         artifact.executable = flags != 0;
     }
@@ -171,7 +170,7 @@ Result<void> read_tensors(Reader& in, std::uint32_t count, Manifest& manifest) {
         for (std::uint64_t& dimension : tensor.shape) dimension = in.get<std::uint64_t>();
         tensor.name = in.text(name_bytes);
         if (!in.ok()) return cut_short("tensors");
-        if (!dtype) return invalid("tensor " + std::to_string(i) + " is of unknown dtype");
+        if (!dtype) return invalid_input("tensor " + std::to_string(i) + " is of unknown dtype");
         tensor.dtype = *dtype;
     }
     return success();
@@ -233,8 +232,9 @@ std::vector<std::byte> encode_manifest(const Manifest& manifest) {
 
 Result<Manifest> decode_manifest(std::span<const std::byte> bytes, const ManifestLimits& limits) {
     if (bytes.size() > limits.encoded_bytes_max) {
-        return invalid("the manifest has " + std::to_string(bytes.size()) + " bytes, more than " +
-                       std::to_string(limits.encoded_bytes_max) + " (encoded_bytes_max)");
+        return invalid_input("the manifest has " + std::to_string(bytes.size()) +
+                             " bytes, more than " + std::to_string(limits.encoded_bytes_max) +
+                             " (encoded_bytes_max)");
     }
     Reader in(bytes);
     Manifest manifest;
@@ -247,7 +247,8 @@ Result<Manifest> decode_manifest(std::span<const std::byte> bytes, const Manifes
     WEIGHTCAST_CHECK(read_tensors(in, counts.tensors, manifest));
     WEIGHTCAST_CHECK(read_digests(in, counts.chunks, manifest));
     if (in.left() > 0) {
-        return invalid("the manifest has " + std::to_string(in.left()) + " bytes after its end");
+        return invalid_input("the manifest has " + std::to_string(in.left()) +
+                             " bytes after its end");
     }
     WEIGHTCAST_TRY(manifest.layout, make_layout(manifest, counts));
     WEIGHTCAST_CHECK(check_manifest(manifest, limits));

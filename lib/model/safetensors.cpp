@@ -16,9 +16,6 @@ namespace weightcast::model {
 namespace {
 
 constexpr std::string_view kMetadataKey = "__metadata__";
-constexpr std::uint64_t kLengthBytes = 8;
-
-Error invalid(std::string message) { return {Code::invalid_input, 0, std::move(message)}; }
 
 // Builds the entries from the events of a header's JSON text. Depth 1 is the object of all
 // tensors, depth 2 one tensor or the metadata, depth 3 an array of a tensor.
@@ -209,7 +206,7 @@ Result<void> check_names_unique(const std::vector<TensorEntry>& tensors) {
     const auto twice =
         std::adjacent_find(names.begin(), names.end(), [](auto* a, auto* b) { return *a == *b; });
     if (twice == names.end()) return success();
-    return invalid("tensor '" + printable(**twice) + "' occurs twice");
+    return invalid_input("tensor '" + printable(**twice) + "' occurs twice");
 }
 
 // The data must be covered from its first to its last byte, each byte by one tensor.
@@ -217,21 +214,21 @@ Result<void> check_cover(const std::vector<TensorEntry>& tensors, std::uint64_t 
     std::uint64_t covered = 0;
     for (const TensorEntry& tensor : tensors) {
         if (tensor.offset != covered) {
-            return invalid("tensor '" + printable(tensor.name) + "' begins at byte " +
-                           std::to_string(tensor.offset) + " of the data, " +
-                           (tensor.offset < covered ? "in another tensor" : "behind a hole") +
-                           ": expected " + std::to_string(covered));
+            return invalid_input("tensor '" + printable(tensor.name) + "' begins at byte " +
+                                 std::to_string(tensor.offset) + " of the data, " +
+                                 (tensor.offset < covered ? "in another tensor" : "behind a hole") +
+                                 ": expected " + std::to_string(covered));
         }
         if (tensor.bytes > data_bytes - covered) {
-            return invalid("tensor '" + printable(tensor.name) + "' ends at byte " +
-                           std::to_string(covered + tensor.bytes) + " of the data, which has " +
-                           std::to_string(data_bytes));
+            return invalid_input("tensor '" + printable(tensor.name) + "' ends at byte " +
+                                 std::to_string(covered + tensor.bytes) +
+                                 " of the data, which has " + std::to_string(data_bytes));
         }
         covered += tensor.bytes;
     }
     if (covered == data_bytes) return success();
-    return invalid("the file has " + std::to_string(data_bytes - covered) +
-                   " bytes behind its last tensor");
+    return invalid_input("the file has " + std::to_string(data_bytes - covered) +
+                         " bytes behind its last tensor");
 }
 
 }  // namespace
@@ -242,14 +239,15 @@ Result<std::uint64_t> tensor_bytes(Dtype dtype, std::span<const std::uint64_t> s
     std::uint64_t bits = 1;
     for (const std::uint64_t dimension : shape) {
         if (__builtin_mul_overflow(bits, dimension, &bits)) {
-            return invalid("its shape has 2^64 or more elements");
+            return invalid_input("its shape has 2^64 or more elements");
         }
     }
     if (__builtin_mul_overflow(bits, std::uint64_t{bits_of(dtype)}, &bits)) {
-        return invalid("it has 2^64 or more bits");
+        return invalid_input("it has 2^64 or more bits");
     }
     if (bits % 8 != 0) {
-        return invalid("its " + std::to_string(bits) + " bits are not a whole number of bytes");
+        return invalid_input("its " + std::to_string(bits) +
+                             " bits are not a whole number of bytes");
     }
     return bits / 8;
 }
@@ -257,14 +255,16 @@ Result<std::uint64_t> tensor_bytes(Dtype dtype, std::span<const std::uint64_t> s
 Result<SafetensorsHeader> parse_safetensors_header(std::string_view json, std::uint64_t file_bytes,
                                                    const HeaderLimits& limits) {
     if (json.size() > limits.header_bytes_max) {
-        return invalid("the header has " + std::to_string(json.size()) + " bytes, more than " +
-                       std::to_string(limits.header_bytes_max) + " (header_bytes_max)");
+        return invalid_input("the header has " + std::to_string(json.size()) +
+                             " bytes, more than " + std::to_string(limits.header_bytes_max) +
+                             " (header_bytes_max)");
     }
-    if (file_bytes < kLengthBytes || json.size() > file_bytes - kLengthBytes) {
-        return invalid("the header has " + std::to_string(json.size()) +
-                       " bytes, more than the file");
+    if (file_bytes < kHeaderLengthBytes || json.size() > file_bytes - kHeaderLengthBytes) {
+        return invalid_input("the header has " + std::to_string(json.size()) +
+                             " bytes, more than the file");
     }
-    if (json.empty() || json.front() != '{') return invalid("the header does not begin with '{'");
+    if (json.empty() || json.front() != '{')
+        return invalid_input("the header does not begin with '{'");
     SafetensorsHeader header;
     HeaderSink sink(header, limits);
     const JsonLimits json_limits{.depth_max = 8, .key_bytes_max = limits.name_bytes_max};
@@ -274,7 +274,7 @@ Result<SafetensorsHeader> parse_safetensors_header(std::string_view json, std::u
               [](const TensorEntry& a, const TensorEntry& b) {
                   return std::tie(a.offset, a.bytes, a.name) < std::tie(b.offset, b.bytes, b.name);
               });
-    header.data_offset = kLengthBytes + json.size();
+    header.data_offset = kHeaderLengthBytes + json.size();
     WEIGHTCAST_CHECK(check_cover(header.tensors, file_bytes - header.data_offset));
     return header;
 }
@@ -283,26 +283,27 @@ Result<SafetensorsHeader> read_safetensors_header(int fd, const std::string& nam
                                                   const HeaderLimits& limits) {
     struct stat status {};
     if (::fstat(fd, &status) != 0) return system_error(errno, "fstat of '" + name + "'");
-    if (!S_ISREG(status.st_mode)) return invalid("'" + name + "' is not a regular file");
+    if (!S_ISREG(status.st_mode)) return invalid_input("'" + name + "' is not a regular file");
     const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
-    if (file_bytes < kLengthBytes) {
-        return invalid("'" + name + "' is too short for a safetensors header");
+    if (file_bytes < kHeaderLengthBytes) {
+        return invalid_input("'" + name + "' is too short for a safetensors header");
     }
-    std::array<char, kLengthBytes> length{};
+    std::array<char, kHeaderLengthBytes> length{};
     WEIGHTCAST_CHECK(read_exactly(fd, std::as_writable_bytes(std::span(length)), 0, name));
     std::uint64_t header_bytes = 0;
     for (std::size_t i = length.size(); i-- > 0;) {
         header_bytes = header_bytes << 8U | static_cast<unsigned char>(length[i]);
     }
-    if (header_bytes > limits.header_bytes_max || header_bytes > file_bytes - kLengthBytes) {
+    if (header_bytes > limits.header_bytes_max || header_bytes > file_bytes - kHeaderLengthBytes) {
         const bool over = header_bytes > limits.header_bytes_max;
-        return invalid(
+        return invalid_input(
             "'" + name + "': the header has " + std::to_string(header_bytes) +
             " bytes, more than " +
             (over ? std::to_string(limits.header_bytes_max) + " (header_bytes_max)" : "the file"));
     }
     std::string json(header_bytes, '\0');
-    WEIGHTCAST_CHECK(read_exactly(fd, std::as_writable_bytes(std::span(json)), kLengthBytes, name));
+    WEIGHTCAST_CHECK(
+        read_exactly(fd, std::as_writable_bytes(std::span(json)), kHeaderLengthBytes, name));
     auto header = parse_safetensors_header(json, file_bytes, limits);
     if (!header) {
         Error error = std::move(header).error();

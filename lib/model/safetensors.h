@@ -2,6 +2,7 @@
 // Format: https://github.com/huggingface/safetensors#format. All functions: reentrant.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <span>
@@ -13,6 +14,9 @@
 #include "weightcast/result.h"
 
 namespace weightcast::model {
+
+// The length of the JSON text, in front of it: little-endian.
+inline constexpr std::size_t kHeaderLengthBytes = 8;
 
 struct HeaderLimits {
     std::uint64_t header_bytes_max = 100'000'000;

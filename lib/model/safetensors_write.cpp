@@ -9,10 +9,7 @@
 namespace weightcast::model {
 namespace {
 
-constexpr std::size_t kLengthBytes = 8;
 constexpr std::size_t kDataAlignment = 4096;
-
-Error invalid(std::string message) { return {Code::invalid_input, 0, std::move(message)}; }
 
 void append_string(std::string& json, std::string_view text) {
     json += boost::json::serialize(boost::json::string_view(text.data(), text.size()));
@@ -51,35 +48,36 @@ Result<std::vector<std::byte>> write_safetensors_header(
     for (TensorEntry& tensor : tensors) {
         const std::string what = "tensor '" + printable(tensor.name) + "'";
         const auto bytes = tensor_bytes(tensor.dtype, tensor.shape);
-        if (!bytes) return invalid(what + ": " + bytes.error().message);
+        if (!bytes) return invalid_input(what + ": " + bytes.error().message);
         if (bytes.value() != tensor.bytes) {
-            return invalid(what + " has " + std::to_string(tensor.bytes) +
-                           " bytes, but its dtype and shape give " + std::to_string(bytes.value()));
+            return invalid_input(what + " has " + std::to_string(tensor.bytes) +
+                                 " bytes, but its dtype and shape give " +
+                                 std::to_string(bytes.value()));
         }
         tensor.offset = data_bytes;
         if (__builtin_add_overflow(data_bytes, tensor.bytes, &data_bytes)) {
-            return invalid(what + " makes the data 2^64 or more bytes");
+            return invalid_input(what + " makes the data 2^64 or more bytes");
         }
         if (json.size() > 1) json += ',';
         append_tensor(json, tensor);
     }
     json += '}';
-    const std::size_t unaligned = (kLengthBytes + json.size()) % kDataAlignment;
+    const std::size_t unaligned = (kHeaderLengthBytes + json.size()) % kDataAlignment;
     if (unaligned > 0) json.append(kDataAlignment - unaligned, ' ');
 
-    std::uint64_t file_bytes = kLengthBytes + json.size();
+    std::uint64_t file_bytes = kHeaderLengthBytes + json.size();
     if (__builtin_add_overflow(file_bytes, data_bytes, &file_bytes)) {
-        return invalid("the file would have 2^64 or more bytes");
+        return invalid_input("the file would have 2^64 or more bytes");
     }
     // Reading it back refuses what no reader would take: a name twice or not in UTF-8, a limit.
     WEIGHTCAST_CHECK(parse_safetensors_header(json, file_bytes));
 
-    std::vector<std::byte> bytes(kLengthBytes + json.size());
-    for (std::size_t i = 0; i < kLengthBytes; ++i) {
+    std::vector<std::byte> bytes(kHeaderLengthBytes + json.size());
+    for (std::size_t i = 0; i < kHeaderLengthBytes; ++i) {
         bytes[i] = static_cast<std::byte>(json.size() >> (8 * i) & 0xffU);
     }
     const auto* first = reinterpret_cast<const std::byte*>(json.data());
-    std::copy_n(first, json.size(), bytes.begin() + kLengthBytes);
+    std::copy_n(first, json.size(), bytes.begin() + kHeaderLengthBytes);
     return bytes;
 }
 

@@ -10,8 +10,6 @@ namespace {
 
 constexpr std::size_t kFileNameBytesMax = 255;
 
-Error invalid(std::string message) { return {Code::invalid_input, 0, std::move(message)}; }
-
 struct Placement {
     std::string tensor;
     std::string file;
@@ -118,14 +116,14 @@ Result<void> check_placements(const std::vector<Placement>& placements,
                               const std::map<std::string, const SafetensorsHeader*>& shards) {
     for (std::size_t i = 0; i + 1 < placements.size(); ++i) {
         if (placements[i].tensor == placements[i + 1].tensor) {
-            return invalid("tensor '" + printable(placements[i].tensor) +
-                           "' occurs twice in weight_map");
+            return invalid_input("tensor '" + printable(placements[i].tensor) +
+                                 "' occurs twice in weight_map");
         }
     }
     for (const Placement& placement : placements) {
         if (!shards.contains(placement.file)) {
-            return invalid("tensor '" + printable(placement.tensor) + "': there is no shard '" +
-                           printable(placement.file) + "'");
+            return invalid_input("tensor '" + printable(placement.tensor) +
+                                 "': there is no shard '" + printable(placement.file) + "'");
         }
     }
     return success();
@@ -137,13 +135,13 @@ Result<void> check_shard_index(std::string_view json,
                                const std::map<std::string, const SafetensorsHeader*>& shards) {
     const HeaderLimits limits;
     if (json.size() > limits.header_bytes_max) {
-        return invalid("the index has " + std::to_string(json.size()) + " bytes, more than " +
-                       std::to_string(limits.header_bytes_max) + " (header_bytes_max)");
+        return invalid_input("the index has " + std::to_string(json.size()) + " bytes, more than " +
+                             std::to_string(limits.header_bytes_max) + " (header_bytes_max)");
     }
     IndexSink sink;
     const JsonLimits json_limits{.depth_max = 16, .key_bytes_max = limits.name_bytes_max};
     WEIGHTCAST_CHECK(walk_json(json, json_limits, sink));
-    if (!sink.seen_map()) return invalid("the index has no weight_map");
+    if (!sink.seen_map()) return invalid_input("the index has no weight_map");
     std::vector<Placement>& placements = sink.placements;
     std::sort(placements.begin(), placements.end(),
               [](const Placement& a, const Placement& b) { return a.tensor < b.tensor; });
@@ -156,13 +154,13 @@ Result<void> check_shard_index(std::string_view json,
                 placements.begin(), placements.end(), tensor.name,
                 [](const Placement& a, const std::string& name) { return a.tensor < name; });
             if (found == placements.end() || found->tensor != tensor.name) {
-                return invalid("tensor '" + printable(tensor.name) + "' of shard '" +
-                               printable(file) + "' is not in weight_map");
+                return invalid_input("tensor '" + printable(tensor.name) + "' of shard '" +
+                                     printable(file) + "' is not in weight_map");
             }
             if (found->file != file) {
-                return invalid("tensor '" + printable(tensor.name) + "' is in shard '" +
-                               printable(file) + "', but weight_map says '" +
-                               printable(found->file) + "'");
+                return invalid_input("tensor '" + printable(tensor.name) + "' is in shard '" +
+                                     printable(file) + "', but weight_map says '" +
+                                     printable(found->file) + "'");
             }
             held[static_cast<std::size_t>(found - placements.begin())] = true;
         }
@@ -170,8 +168,8 @@ Result<void> check_shard_index(std::string_view json,
     const auto missing = std::find(held.begin(), held.end(), false);
     if (missing == held.end()) return success();
     const Placement& placement = placements[static_cast<std::size_t>(missing - held.begin())];
-    return invalid("tensor '" + printable(placement.tensor) + "' is not in shard '" +
-                   printable(placement.file) + "'");
+    return invalid_input("tensor '" + printable(placement.tensor) + "' is not in shard '" +
+                         printable(placement.file) + "'");
 }
 
 }  // namespace weightcast::model

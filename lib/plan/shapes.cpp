@@ -38,7 +38,7 @@ std::vector<std::uint32_t> in_order_tree(std::uint32_t count) {
     return parents;
 }
 
-constexpr std::int64_t kNone = -1;
+constexpr std::int64_t kNoBlock = -1;
 
 // A set of blocks in which the newest is found at once.
 class Blocks {
@@ -53,14 +53,14 @@ class Blocks {
 
   private:
     std::vector<bool> has_;
-    std::int64_t newest_ = kNone;
+    std::int64_t newest_ = kNoBlock;
 };
 
 // A place of the hypercube. What each of two ranks lacks of what the other has is one block at
 // most: the one that lacks nothing new is always there to send.
 struct Place {
     std::vector<std::uint32_t> ranks;
-    std::array<std::int64_t, 2> lacks{kNone, kNone};
+    std::array<std::int64_t, 2> lacks{kNoBlock, kNoBlock};
     Blocks blocks;
 };
 
@@ -86,7 +86,7 @@ Hypercube::Hypercube(std::uint32_t ranks, std::uint32_t blocks)
     : ranks_(ranks), blocks_(blocks), dimensions_(floor_log2(ranks)) {
     const std::uint32_t places = 1U << dimensions_;
     for (std::uint32_t i = 0; i < places; ++i) {
-        places_.push_back({{i}, {kNone, kNone}, Blocks(blocks)});
+        places_.push_back({{i}, {kNoBlock, kNoBlock}, Blocks(blocks)});
         if (i > 0 && places + i - 1 < ranks) places_[i].ranks.push_back(places + i - 1);
     }
     for (std::uint32_t block = 0; block < blocks; ++block) places_[0].blocks.add(block);
@@ -94,10 +94,10 @@ Hypercube::Hypercube(std::uint32_t ranks, std::uint32_t blocks)
 
 std::int64_t Hypercube::offer(std::uint32_t place, std::uint32_t partner,
                               std::uint32_t round) const {
-    if (partner == 0) return kNone;
+    if (partner == 0) return kNoBlock;
     const std::int64_t block =
         place == 0 ? std::min(round, blocks_ - 1) : places_[place].blocks.newest();
-    return block == kNone || places_[partner].blocks.has(block) ? kNone : block;
+    return block == kNoBlock || places_[partner].blocks.has(block) ? kNoBlock : block;
 }
 
 void Hypercube::send(std::uint32_t round, std::uint32_t from, std::uint32_t to,
@@ -106,9 +106,9 @@ void Hypercube::send(std::uint32_t round, std::uint32_t from, std::uint32_t to,
 }
 
 void Hypercube::hand_on(std::uint32_t round, Place& place, std::size_t to) {
-    if (place.lacks[to] == kNone) return;
+    if (place.lacks[to] == kNoBlock) return;
     send(round, place.ranks[1 - to], place.ranks[to], place.lacks[to]);
-    place.lacks[to] = kNone;
+    place.lacks[to] = kNoBlock;
 }
 
 void Hypercube::round(std::uint32_t round, std::uint32_t bit) {
@@ -120,24 +120,24 @@ void Hypercube::round(std::uint32_t round, std::uint32_t bit) {
         offers[i] = offer(i, i ^ (1U << bit), round);
         if (place.ranks.size() == 1) continue;
         // The sender must have it; if both have, let it be one that can be told something.
-        if (offers[i] != kNone && place.lacks[0] == offers[i]) {
+        if (offers[i] != kNoBlock && place.lacks[0] == offers[i]) {
             senders[i] = 1;
-        } else if (offers[i] != kNone && place.lacks[1] == offers[i]) {
+        } else if (offers[i] != kNoBlock && place.lacks[1] == offers[i]) {
             senders[i] = 0;
         } else {
-            senders[i] = place.lacks[0] != kNone ? 0 : 1;
+            senders[i] = place.lacks[0] != kNoBlock ? 0 : 1;
         }
         hand_on(round, place, senders[i]);
     }
     for (std::uint32_t i = 0; i < count; ++i) {
-        if (offers[i] == kNone) continue;
+        if (offers[i] == kNoBlock) continue;
         Place& to = places_[i ^ (1U << bit)];
         const std::size_t sender = senders[i ^ (1U << bit)];
         const std::size_t receiver = to.ranks.size() == 1 ? 0 : 1 - sender;
         send(round, places_[i].ranks[senders[i]], to.ranks[receiver], offers[i]);
         to.blocks.add(static_cast<std::uint32_t>(offers[i]));
         if (to.ranks.size() == 2) {
-            WEIGHTCAST_ASSERT(to.lacks[sender] == kNone);
+            WEIGHTCAST_ASSERT(to.lacks[sender] == kNoBlock);
             to.lacks[sender] = offers[i];
         }
     }

@@ -9,7 +9,7 @@
 namespace weightcast::plan {
 namespace {
 
-constexpr std::uint32_t kNone = UINT32_MAX;
+constexpr std::uint32_t kNoEdge = UINT32_MAX;
 
 // Colours edges from senders to receivers, so that no sender and no receiver has two of a colour.
 class Colouring {
@@ -17,16 +17,16 @@ class Colouring {
     Colouring(std::size_t edges, std::uint32_t ranks, std::uint32_t colours)
         : colours_(colours),
           ends_(edges),
-          colour_of_(edges, kNone),
-          at_{Table(std::size_t{ranks} * colours, kNone),
-              Table(std::size_t{ranks} * colours, kNone)} {}
+          colour_of_(edges, kNoEdge),
+          at_{Table(std::size_t{ranks} * colours, kNoEdge),
+              Table(std::size_t{ranks} * colours, kNoEdge)} {}
 
     // A colour that both have free is taken if there is one, the first from `wanted` on.
     void add(std::uint32_t edge, std::uint32_t from, std::uint32_t to, std::uint32_t wanted) {
         ends_[edge] = {from, to};
         for (std::uint32_t i = 0; i < colours_; ++i) {
             const std::uint32_t colour = (wanted + i) % colours_;
-            if (at(0, from, colour) == kNone && at(1, to, colour) == kNone) {
+            if (at(0, from, colour) == kNoEdge && at(1, to, colour) == kNoEdge) {
                 return set(edge, colour);
             }
         }
@@ -44,7 +44,7 @@ class Colouring {
     }
     std::uint32_t free(std::size_t side, std::uint32_t rank) {
         std::uint32_t colour = 0;
-        while (at(side, rank, colour) != kNone) ++colour;
+        while (at(side, rank, colour) != kNoEdge) ++colour;
         WEIGHTCAST_ASSERT(colour < colours_);
         return colour;
     }
@@ -58,7 +58,7 @@ class Colouring {
         Table path;
         std::size_t side = 1;
         std::uint32_t rank = receiver;
-        for (std::uint32_t colour = first; at(side, rank, colour) != kNone;
+        for (std::uint32_t colour = first; at(side, rank, colour) != kNoEdge;
              colour = colour == first ? second : first) {
             path.push_back(at(side, rank, colour));
             side = 1 - side;
@@ -66,7 +66,7 @@ class Colouring {
         }
         for (const std::uint32_t edge : path) {
             for (std::size_t end = 0; end < 2; ++end) {
-                at(end, ends_[edge][end], colour_of_[edge]) = kNone;
+                at(end, ends_[edge][end], colour_of_[edge]) = kNoEdge;
             }
         }
         for (const std::uint32_t edge : path) set(edge, first + second - colour_of_[edge]);

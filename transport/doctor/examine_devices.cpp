@@ -16,7 +16,7 @@ using verbs::GidType;
 using verbs::LinkLayer;
 using verbs::Port;
 
-constexpr const char* kTopic = "device";
+constexpr const char* kDeviceTopic = "device";
 
 std::string name_of(const Device& device, const Port& port) {
     return fmt::format("{}:{}", device.name, port.number);
@@ -26,7 +26,8 @@ void examine_absence(const Facts& facts, std::vector<Finding>& findings) {
     const auto in_kernel = list_folder(facts.roots.sys + "/class/infiniband");
     if (!facts.rdma.built_in) {
         findings.push_back(
-            {Severity::error, kTopic, "this program was built without rdma-core: it has no verbs",
+            {Severity::error, kDeviceTopic,
+             "this program was built without rdma-core: it has no verbs",
              in_kernel.empty()
                  ? "weights travel by shm and tcp"
                  : fmt::format("build it where libibverbs-dev and librdmacm-dev are installed; the "
@@ -48,7 +49,7 @@ void examine_absence(const Facts& facts, std::vector<Finding>& findings) {
             "ibverbs-providers (Debian) or libibverbs (Fedora)",
             fmt::join(in_kernel, ", "));
     }
-    findings.push_back({Severity::error, kTopic, facts.rdma.why_none, std::move(advice)});
+    findings.push_back({Severity::error, kDeviceTopic, facts.rdma.why_none, std::move(advice)});
 }
 
 // What libibverbs leaves out without a word: a container may have been given some devices only.
@@ -62,7 +63,7 @@ void examine_hidden(const Facts& facts, std::vector<Finding>& findings) {
         const auto& trouble = facts.rdma.trouble;
         if (std::any_of(known.begin(), known.end(), is_it)) continue;
         if (std::any_of(trouble.begin(), trouble.end(), names_it)) continue;
-        findings.push_back({Severity::warning, kTopic,
+        findings.push_back({Severity::warning, kDeviceTopic,
                             fmt::format("the kernel has {}, but libibverbs does not show it", name),
                             "is its driver's library installed, and its /dev/infiniband/uverbs* "
                             "here? In a container: `docker run --device=/dev/infiniband`"});
@@ -79,7 +80,7 @@ void examine_device(const Facts& facts, const Device& device, std::vector<Findin
     const auto dmabuf = facts.rdma.dmabuf.find(device.name);
     const bool registers_dmabuf = dmabuf != facts.rdma.dmabuf.end() && dmabuf->second;
     findings.push_back(
-        {Severity::ok, kTopic,
+        {Severity::ok, kDeviceTopic,
          fmt::format("{}: {}; firmware {}; {} reads at once; on-demand paging: {}; dmabuf: {}",
                      device.name, where, device.firmware.empty() ? "unknown" : device.firmware,
                      device.read_depth, device.on_demand_paging ? "yes" : "no",
@@ -90,7 +91,7 @@ void examine_device(const Facts& facts, const Device& device, std::vector<Findin
         read_text(facts.roots.sys + "/bus/pci/devices/" + device.pci + "/iommu_group/type");
     if (mode.rfind("DMA", 0) == 0) {
         findings.push_back(
-            {Severity::note, kTopic,
+            {Severity::note, kDeviceTopic,
              fmt::format("{}: the IOMMU translates its accesses ({}), which can "
                          "slow them, those to GPUs most",
                          device.name, mode),
@@ -105,7 +106,7 @@ bool examine_link(const Device& device, const Port& port, std::vector<Finding>& 
         const bool waits = port.state == "initializing";
         const std::string netdev = port.gids.empty() ? "NETDEV" : port.gids.front().netdev;
         findings.push_back(
-            {Severity::warning, kTopic, fmt::format("{} is {}", name, port.state),
+            {Severity::warning, kDeviceTopic, fmt::format("{} is {}", name, port.state),
              waits ? std::string("a subnet manager must configure it: is opensm running?")
              : port.link_layer == LinkLayer::ethernet
                  ? fmt::format("is the cable in, and the interface up (`ip link set {} up`)?",
@@ -114,7 +115,7 @@ bool examine_link(const Device& device, const Port& port, std::vector<Finding>& 
         return false;
     }
     findings.push_back(
-        {Severity::ok, kTopic,
+        {Severity::ok, kDeviceTopic,
          fmt::format("{} is active: {}, {}, MTU {}", name, verbs::to_string(port.link_layer),
                      port.rate == 0
                          ? std::string("of unknown rate")
@@ -123,7 +124,7 @@ bool examine_link(const Device& device, const Port& port, std::vector<Finding>& 
          ""});
     if (port.mtu < port.mtu_max) {
         findings.push_back(
-            {Severity::warning, kTopic,
+            {Severity::warning, kDeviceTopic,
              fmt::format("{}: packets have {} bytes where {} are possible", name, port.mtu,
                          port.mtu_max),
              port.link_layer == LinkLayer::ethernet
@@ -137,22 +138,23 @@ bool examine_gid(const Device& device, const Port& port, std::vector<Finding>& f
     const std::string name = name_of(device, port);
     const auto choice = verbs::choose_gid(port, std::nullopt, std::nullopt);
     if (!choice) {
-        findings.push_back({Severity::warning, kTopic, device.name + ", " + choice.error().message,
+        findings.push_back({Severity::warning, kDeviceTopic,
+                            device.name + ", " + choice.error().message,
                             "give its network interface an address (`ip addr add`)"});
         return port.link_layer == LinkLayer::infiniband && port.lid != 0;
     }
     const Gid& gid = choice.value().gid;
-    findings.push_back({Severity::ok, kTopic,
+    findings.push_back({Severity::ok, kDeviceTopic,
                         fmt::format("{} uses GID {}, {}: {}", name, gid.index,
                                     verbs::format_gid(gid.bytes), choice.value().reason),
                         ""});
     if (port.link_layer != LinkLayer::ethernet) return true;
     if (gid.type == GidType::roce_v1) {
-        findings.push_back({Severity::warning, kTopic,
+        findings.push_back({Severity::warning, kDeviceTopic,
                             name + " has RoCE v1 only, which no router passes on",
                             "is RoCE v2 off in the driver or the firmware?"});
     } else if (verbs::is_link_local(gid.bytes)) {
-        findings.push_back({Severity::warning, kTopic,
+        findings.push_back({Severity::warning, kDeviceTopic,
                             name + " has link-local addresses only: peers beyond its link cannot "
                                    "reach it",
                             fmt::format("`ip addr add ADDRESS dev {}`",
@@ -181,13 +183,13 @@ void examine_counters(const Facts& facts, const Device& device, const Port& port
     const std::string name = name_of(device, port);
     if (!lost.empty()) {
         findings.push_back(
-            {Severity::note, kTopic,
+            {Severity::note, kDeviceTopic,
              fmt::format("{} has lost or repeated packets: {}", name, fmt::join(lost, ", ")),
              "if these numbers grow while weights move, the network drops packets: "
              "configure PFC or ECN on the switches"});
     }
     if (!congestion.empty()) {
-        findings.push_back({Severity::ok, kTopic,
+        findings.push_back({Severity::ok, kDeviceTopic,
                             fmt::format("{} has met congestion and slowed down for it: {}", name,
                                         fmt::join(congestion, ", ")),
                             ""});
@@ -198,7 +200,7 @@ void examine_counters(const Facts& facts, const Device& device, const Port& port
 
 void examine_devices(const Facts& facts, std::vector<Finding>& findings) {
     for (const std::string& trouble : facts.rdma.trouble) {
-        findings.push_back({Severity::warning, kTopic, trouble,
+        findings.push_back({Severity::warning, kDeviceTopic, trouble,
                             "may this user open /dev/infiniband/uverbs*? In a container: `docker "
                             "run --device=/dev/infiniband`"});
     }
@@ -217,10 +219,11 @@ void examine_devices(const Facts& facts, std::vector<Finding>& findings) {
         }
     }
     if (!usable) {
-        findings.push_back({Severity::error, kTopic, "no port of an RDMA device can be used", ""});
+        findings.push_back(
+            {Severity::error, kDeviceTopic, "no port of an RDMA device can be used", ""});
     }
     if (!exists(facts.roots.dev + "/infiniband/rdma_cm")) {
-        findings.push_back({Severity::warning, kTopic,
+        findings.push_back({Severity::warning, kDeviceTopic,
                             "/dev/infiniband/rdma_cm is not there: librdmacm cannot connect",
                             "`modprobe rdma_ucm`; in a container: `docker run "
                             "--device=/dev/infiniband`"});

@@ -9,7 +9,7 @@
 namespace weightcast::transport::doctor {
 namespace {
 
-constexpr const char* kTopic = "gpu";
+constexpr const char* kGpuTopic = "gpu";
 constexpr std::int64_t kVendorNvidia = 0x10de;
 constexpr std::int64_t kClassVga = 0x0300;  // the upper two bytes of three
 constexpr std::int64_t kClass3d = 0x0302;
@@ -38,7 +38,7 @@ void examine_affinity(const Facts& facts, const std::string& gpu, std::vector<Fi
     if (nearest == nullptr) return;
     const bool far = distance == verbs::PciDistance::other_node;
     findings.push_back(
-        {far ? Severity::warning : Severity::ok, kTopic,
+        {far ? Severity::warning : Severity::ok, kGpuTopic,
          fmt::format("GPU {}: the nearest RDMA device is {}, {}", gpu, nearest->name,
                      verbs::to_string(distance)),
          far ? "reads to and from it cross the sockets; prefer a GPU with a device of its own"
@@ -56,9 +56,9 @@ void examine_registration(const Facts& facts, std::vector<Finding>& findings) {
         std::any_of(facts.cuda.inventory->devices.begin(), facts.cuda.inventory->devices.end(),
                     [](const auto& one) { return one.dmabuf_support; });
     if (kernel && driver && cuda) {
-        findings.push_back({Severity::ok, kTopic, "GPU memory can be registered as dmabuf", ""});
+        findings.push_back({Severity::ok, kGpuTopic, "GPU memory can be registered as dmabuf", ""});
     } else {
-        findings.push_back({peermem ? Severity::note : Severity::warning, kTopic,
+        findings.push_back({peermem ? Severity::note : Severity::warning, kGpuTopic,
                             fmt::format("GPU memory cannot be registered as dmabuf: {}",
                                         !kernel   ? "Linux is older than 5.12"
                                         : !driver ? "no RDMA device's driver takes one"
@@ -69,7 +69,7 @@ void examine_registration(const Facts& facts, std::vector<Finding>& findings) {
                                   "newer"});
     }
     findings.push_back({peermem || (kernel && driver && cuda) ? Severity::ok : Severity::note,
-                        kTopic,
+                        kGpuTopic,
                         peermem ? "nvidia-peermem is loaded" : "nvidia-peermem is not loaded",
                         peermem || (kernel && driver && cuda)
                             ? ""
@@ -83,22 +83,22 @@ void examine_gpus(const Facts& facts, std::vector<Finding>& findings) {
     if (facts.cuda.inventory) {
         const int version = facts.cuda.inventory->version;
         findings.push_back(
-            {Severity::ok, kTopic,
+            {Severity::ok, kGpuTopic,
              fmt::format("CUDA's driver is for {}.{} and has {} devices", version / 1000,
                          version % 1000 / 10, facts.cuda.inventory->devices.size()),
              ""});
         for (const verbs::CudaDevice& device : facts.cuda.inventory->devices) {
-            findings.push_back({Severity::ok, kTopic,
+            findings.push_back({Severity::ok, kGpuTopic,
                                 fmt::format("GPU {}: {}; dmabuf: {}", device.pci, device.name,
                                             device.dmabuf_support ? "yes" : "no"),
                                 ""});
         }
     } else if (!gpus.empty() && !facts.cuda.why_none.empty()) {
-        findings.push_back({Severity::warning, kTopic, facts.cuda.why_none,
+        findings.push_back({Severity::warning, kGpuTopic, facts.cuda.why_none,
                             "install NVIDIA's driver; in a container: `docker run --gpus all`"});
     }
     if (gpus.empty()) {
-        findings.push_back({Severity::note, kTopic, "there is no NVIDIA GPU", ""});
+        findings.push_back({Severity::note, kGpuTopic, "there is no NVIDIA GPU", ""});
         return;
     }
     for (const std::string& gpu : gpus) examine_affinity(facts, gpu, findings);

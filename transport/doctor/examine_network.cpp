@@ -1,4 +1,5 @@
-// Network settings that break RoCE although each device is well: several interfaces in one subnet.
+// The network between devices that are well: several interfaces in one subnet, which break RoCE,
+// and what the interfaces have counted of pauses (PFC) and of packets that they dropped.
 #include <fmt/core.h>
 #include <fmt/format.h>
 
@@ -12,21 +13,7 @@
 namespace weightcast::transport::doctor {
 namespace {
 
-constexpr const char* kTopic = "network";
-
-std::set<std::string> roce_interfaces(const Facts& facts) {
-    std::set<std::string> names;
-    for (const verbs::Device& device : facts.rdma.devices) {
-        for (const verbs::Port& port : device.ports) {
-            for (const verbs::Gid& gid : port.gids) {
-                if (!gid.netdev.empty() && port.link_layer == verbs::LinkLayer::ethernet) {
-                    names.insert(gid.netdev);
-                }
-            }
-        }
-    }
-    return names;
-}
+constexpr const char* kNetworkTopic = "network";
 
 // The kernel takes the greater of an interface's own value and that of "all".
 std::int64_t setting(const Roots& roots, const std::string& interface, const char* name) {
@@ -43,7 +30,7 @@ void examine_subnet(const Facts& facts, const std::set<std::string>& interfaces,
         if (setting(facts.roots, interface, "rp_filter") == 1) {
             good = false;
             findings.push_back(
-                {Severity::warning, kTopic,
+                {Severity::warning, kNetworkTopic,
                  fmt::format("{} share a subnet, and {} drops packets that the kernel would have "
                              "sent through another (rp_filter 1)",
                              together, interface),
@@ -53,7 +40,7 @@ void examine_subnet(const Facts& facts, const std::set<std::string>& interfaces,
             setting(facts.roots, interface, "arp_announce") < 2) {
             good = false;
             findings.push_back(
-                {Severity::warning, kTopic,
+                {Severity::warning, kNetworkTopic,
                  fmt::format("{} share a subnet, and {} answers for the others' addresses: peers "
                              "may reach the wrong device",
                              together, interface),
@@ -63,15 +50,84 @@ void examine_subnet(const Facts& facts, const std::set<std::string>& interfaces,
         }
     }
     if (good) {
+        findings.push_back({Severity::ok, kNetworkTopic,
+                            together + " share a subnet, and are configured for it", ""});
+    }
+}
+
+bool any_in(const std::string& text, std::initializer_list<const char*> parts) {
+    return std::any_of(parts.begin(), parts.end(),
+                       [&text](const char* part) { return text.find(part) != std::string::npos; });
+}
+
+// Drivers name the same things differently. mlx5: rx_prio3_pause, rx_global_pause,
+// rx_discards_phy, tx_pause_storm_error_events
+// (https://docs.kernel.org/networking/device_drivers/ethernet/mellanox/mlx5/counters.html);
+// bnxt_en: rx_pfc_ena_frames_pri3; ice: tx_priority_3_xoff.
+bool counts_pauses(const std::string& name) {
+    return any_in(name, {"pause", "pfc", "xoff"}) && !any_in(name, {"duration", "transition"});
+}
+bool counts_storms(const std::string& name) {
+    return name.find("pause_storm") != std::string::npos;
+}
+bool counts_drops(const std::string& name) {
+    return any_in(name, {"discard", "drop", "out_of_buffer", "no_buffer"});
+}
+
+// "name value" of those that are not 0; `told` says whether there are any, 0 or not.
+std::vector<std::string> pick(const std::vector<Counter>& counters,
+                              bool (*wanted)(const std::string&), bool& told) {
+    std::vector<std::string> result;
+    for (const Counter& one : counters) {
+        if (!wanted(one.name)) continue;
+        told = true;
+        if (one.value != 0) result.push_back(fmt::format("{} {}", one.name, one.value));
+    }
+    return result;
+}
+
+// All since the driver was loaded.
+void examine_interface(const std::string& interface, const std::vector<Counter>& counters,
+                       std::vector<Finding>& findings) {
+    bool told = false;
+    const auto storms = pick(counters, counts_storms, told);
+    if (!storms.empty()) {
         findings.push_back(
-            {Severity::ok, kTopic, together + " share a subnet, and are configured for it", ""});
+            {Severity::warning, kNetworkTopic,
+             fmt::format("{} was paused for so long that its driver gave up waiting: "
+                         "{}",
+                         interface, fmt::join(storms, ", ")),
+             "a receiver or a loop of switches holds up the network: look at the "
+             "switches' PFC watchdog"});
+    }
+    told = false;
+    const auto pauses = pick(counters, counts_pauses, told);
+    if (told) {
+        findings.push_back({Severity::ok, kNetworkTopic,
+                            interface + (pauses.empty() ? " has counted no pause frames (PFC)"
+                                                        : fmt::format(" has counted pause frames "
+                                                                      "(PFC): {}",
+                                                                      fmt::join(pauses, ", "))),
+                            ""});
+    } else {
+        findings.push_back({Severity::note, kNetworkTopic,
+                            interface + "'s driver tells no counters of pause frames (PFC)",
+                            "look at the switch's"});
+    }
+    const auto drops = pick(counters, counts_drops, told);
+    if (!drops.empty()) {
+        findings.push_back(
+            {Severity::note, kNetworkTopic,
+             fmt::format("{} has dropped packets: {}", interface, fmt::join(drops, ", ")),
+             "if these numbers grow while weights move, configure PFC or ECN on "
+             "this interface and on the switches"});
     }
 }
 
 }  // namespace
 
 void examine_network(const Facts& facts, std::vector<Finding>& findings) {
-    const auto roce = roce_interfaces(facts);
+    const auto roce = roce_interfaces(facts.rdma);
     std::map<std::uint32_t, std::set<std::string>> subnets;
     for (const InterfaceAddress& one : facts.interfaces) {
         if (roce.count(one.interface) != 0) {
@@ -80,6 +136,9 @@ void examine_network(const Facts& facts, std::vector<Finding>& findings) {
     }
     for (const auto& [subnet, interfaces] : subnets) {
         if (interfaces.size() > 1) examine_subnet(facts, interfaces, findings);
+    }
+    for (const auto& [interface, counters] : facts.counters) {
+        examine_interface(interface, counters, findings);
     }
 }
 

@@ -47,12 +47,29 @@ std::vector<InterfaceAddress> gather_interfaces() {
 
 }  // namespace
 
+std::set<std::string> roce_interfaces(const RdmaFacts& rdma) {
+    std::set<std::string> names;
+    for (const verbs::Device& device : rdma.devices) {
+        for (const verbs::Port& port : device.ports) {
+            for (const verbs::Gid& gid : port.gids) {
+                if (!gid.netdev.empty() && port.link_layer == verbs::LinkLayer::ethernet) {
+                    names.insert(gid.netdev);
+                }
+            }
+        }
+    }
+    return names;
+}
+
 Facts gather_facts() {
     Facts facts;
     facts.rdma = gather_rdma();
     facts.cuda = gather_cuda();
     facts.ucx = gather_ucx();
     facts.interfaces = gather_interfaces();
+    for (const std::string& interface : roce_interfaces(facts.rdma)) {
+        facts.counters[interface] = read_counters(interface);
+    }
     ::rlimit memlock{};
     if (::getrlimit(RLIMIT_MEMLOCK, &memlock) == 0) {
         facts.memlock_soft = limit_of(memlock.rlim_cur);

@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "transport/doctor/interface_counters.h"
 #include "transport/verbs/cuda_driver.h"
 #include "transport/verbs/device.h"
 
@@ -56,13 +58,17 @@ struct Facts {
     CudaFacts cuda;
     UcxFacts ucx;
     std::vector<InterfaceAddress> interfaces;
-    std::optional<std::uint64_t> memlock_soft;  // bytes; none: unlimited
+    std::map<std::string, std::vector<Counter>> counters;  // of the interfaces with RoCE
+    std::optional<std::uint64_t> memlock_soft;             // bytes; none: unlimited
     std::optional<std::uint64_t> memlock_hard;
     bool may_lock = false;  // CAP_IPC_LOCK: the limit does not count
 };
 
 // Asks this host. Initializes CUDA where there is a driver, opens each RDMA device for a moment.
 Facts gather_facts();
+
+// Names of the interfaces that RoCE devices send through, sorted.
+std::set<std::string> roce_interfaces(const RdmaFacts& rdma);
 
 // Parts of it, each in a source that is built with the library or without.
 RdmaFacts gather_rdma();

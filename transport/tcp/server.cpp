@@ -19,7 +19,7 @@
 namespace weightcast::transport::tcp {
 namespace {
 
-constexpr std::size_t kEventsMax = 64;
+constexpr std::size_t kServerEventsMax = 64;
 // A reader that takes nothing for so long is given up.
 constexpr unsigned kUnacknowledgedMsMax = 60'000;
 
@@ -98,11 +98,11 @@ int Server::timeout_ms(bool throttled) const {
 void Server::run() {
     watch(epoll_.get(), listener_.socket.get(), EPOLLIN);
     watch(epoll_.get(), wake_.get(), EPOLLIN);
-    std::array<::epoll_event, kEventsMax> events;
+    std::array<::epoll_event, kServerEventsMax> events;
     bool throttled = false;
     while (true) {
         const int count =
-            ::epoll_wait(epoll_.get(), events.data(), kEventsMax, timeout_ms(throttled));
+            ::epoll_wait(epoll_.get(), events.data(), kServerEventsMax, timeout_ms(throttled));
         if (stopping_.load()) return;
         now_ = system_clock().now();
         for (int i = 0; i < count; ++i) {

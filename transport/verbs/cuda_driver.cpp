@@ -16,7 +16,7 @@ namespace {
 
 // From cuda.h, which is not needed to build.
 using Status = int;
-using Device = int;
+using DeviceHandle = int;
 using Address = unsigned long long;
 using Context = void*;
 constexpr Status kSuccess = 0;
@@ -36,14 +36,14 @@ struct CudaFunctions {
     Status (*get_error_name)(Status, const char**);
     Status (*get_version)(int*);
     Status (*get_count)(int*);
-    Status (*get_device)(Device*, int);
-    Status (*get_name)(char*, int, Device);
-    Status (*get_pci)(char*, int, Device);
-    Status (*get_attribute)(int*, int, Device);
+    Status (*get_device)(DeviceHandle*, int);
+    Status (*get_name)(char*, int, DeviceHandle);
+    Status (*get_pci)(char*, int, DeviceHandle);
+    Status (*get_attribute)(int*, int, DeviceHandle);
     Status (*get_pointer_attributes)(unsigned, int*, void**, Address);
     Status (*get_range)(Address*, std::size_t*, Address);
-    Status (*retain_primary)(Context*, Device);
-    Status (*release_primary)(Device);
+    Status (*retain_primary)(Context*, DeviceHandle);
+    Status (*release_primary)(DeviceHandle);
     Status (*push_context)(Context);
     Status (*pop_context)(Context*);
     // Null before CUDA 11.7.
@@ -54,8 +54,8 @@ struct CudaFunctions {
         if (get_error_name(status, &name) != kSuccess || name == nullptr) name = "unknown error";
         return {code, 0, fmt::format("{}: {} ({})", what, name, status)};
     }
-    Result<std::string> pci_of(Device device) const;
-    bool can_export(Device device) const {
+    Result<std::string> pci_of(DeviceHandle device) const;
+    bool can_export(DeviceHandle device) const {
         int yes = 0;
         return export_range != nullptr &&
                get_attribute(&yes, kDeviceDmabufSupported, device) == kSuccess && yes != 0;
@@ -70,7 +70,8 @@ using Functions = CudaFunctions;
 // pool or was mapped), the primary one of its device.
 class CurrentContext {
   public:
-    static Result<CurrentContext> make(const Functions& cuda, Context context, Device device) {
+    static Result<CurrentContext> make(const Functions& cuda, Context context,
+                                       DeviceHandle device) {
         CurrentContext current(cuda, device);
         if (context == nullptr) {
             if (const Status failed = cuda.retain_primary(&context, device)) {
@@ -97,17 +98,17 @@ class CurrentContext {
     }
 
   private:
-    CurrentContext(const Functions& cuda, Device device) : cuda_(cuda), device_(device) {}
+    CurrentContext(const Functions& cuda, DeviceHandle device) : cuda_(cuda), device_(device) {}
 
     const Functions& cuda_;
-    Device device_;
+    DeviceHandle device_;
     bool retained_ = false;
     bool pushed_ = false;
 };
 
 struct Pointer {
     Context context = nullptr;
-    Device device = 0;
+    DeviceHandle device = 0;
     int ordinal = 0;
 };
 
@@ -199,7 +200,7 @@ const char* missing_function(Functions& cuda) {
 
 }  // namespace
 
-Result<std::string> CudaFunctions::pci_of(Device device) const {
+Result<std::string> CudaFunctions::pci_of(DeviceHandle device) const {
     std::array<char, 32> text{};
     if (const Status failed = get_pci(text.data(), static_cast<int>(text.size()) - 1, device)) {
         return error(Code::unavailable, "cuDeviceGetPCIBusId", failed);
@@ -276,7 +277,7 @@ Result<CudaInventory> CudaDriver::inventory() const {
     for (int ordinal = 0; ordinal < count; ++ordinal) {
         CudaDevice one;
         one.ordinal = ordinal;
-        Device device = 0;
+        DeviceHandle device = 0;
         if (const Status failed = cuda.get_device(&device, ordinal)) {
             return cuda.error(Code::unavailable, "cuDeviceGet", failed);
         }

@@ -39,6 +39,10 @@ Error system_error(Code code, int sys_errno, std::string what);
 // As above; ENOSPC, EDQUOT and ENOMEM become Code::no_space, ENOENT Code::not_found, else Code::io.
 Error system_error(int sys_errno, std::string what);
 
+inline Error invalid_input(std::string message) {
+    return {Code::invalid_input, 0, std::move(message)};
+}
+
 template <typename T>
 using Result = boost::outcome_v2::basic_result<T, Error, boost::outcome_v2::policy::terminate>;
 

@@ -13,8 +13,8 @@ constexpr std::int64_t kSecond = 1000000000;
 
 // Runs to the end; when which chunk came to which rank, and whether it was good.
 struct Wire {
-    Wire(const plan::Topology& topology, const NetworkOptions& options)
-        : network(topology, options, events) {}
+    Wire(plan::Topology of, const NetworkOptions& options)
+        : topology(std::move(of)), network(topology, options, events) {}
 
     void run() {
         while (!events.empty()) {
@@ -36,6 +36,7 @@ struct Wire {
         return found == arrived.end() ? -1 : static_cast<double>(found->second) / kSecond;
     }
 
+    plan::Topology topology;
     EventQueue events;
     Network network;
     std::map<std::pair<Rank, std::uint32_t>, std::int64_t> arrived;

@@ -232,6 +232,36 @@ TEST_CASE("counters of lost packets and of congestion are told, zeros are not") 
     CHECK(host.has(Severity::ok, "congestion and slowed down for it: np_cnp_sent 34"));
 }
 
+TEST_CASE("pause frames, storms and drops that interfaces count are told by any driver's names") {
+    Host host;
+    host.facts.counters["eth0"] = {{"rx_bytes", 1}};
+    host.examine();
+    CHECK(host.has(Severity::note, "eth0's driver tells no counters of pause frames", "switch"));
+
+    host.facts.counters["eth0"] = {
+        {"rx_prio3_pause", 0}, {"rx_discards_phy", 0}, {"tx_pause_storm_error_events", 0}};
+    host.examine();
+    CHECK(host.has(Severity::ok, "eth0 has counted no pause frames (PFC)"));
+    CHECK(host.find("dropped").topic.empty());
+
+    host.facts.counters["eth0"] = {{"rx_prio3_pause", 7},
+                                   {"rx_prio3_pause_duration", 99},
+                                   {"rx_discards_phy", 5},
+                                   {"tx_pause_storm_error_events", 1}};
+    host.facts.counters["eth1"] = {{"rx_pfc_ena_frames_pri3", 8}, {"tx_priority_3_xoff", 9}};
+    host.examine();
+    CHECK(host.has(Severity::ok, "eth0 has counted pause frames (PFC): rx_prio3_pause 7"));
+    CHECK(host.has(Severity::ok, "rx_pfc_ena_frames_pri3 8, tx_priority_3_xoff 9"));
+    CHECK(host.has(Severity::note, "eth0 has dropped packets: rx_discards_phy 5", "PFC or ECN"));
+    CHECK(host.has(Severity::warning, "gave up waiting: tx_pause_storm_error_events 1"));
+    CHECK(host.find("duration").topic.empty());
+}
+
+TEST_CASE("what has no driver that counts has no counters") {
+    CHECK(doctor::read_counters("lo").empty());
+    CHECK(doctor::read_counters("no-such-interface-of-any-kind").empty());
+}
+
 TEST_CASE("a limit of locked memory is judged by what it is too small for") {
     Host host;  // with 1 GiB of memory
     host.facts.memlock_hard = 8 << 20U;
