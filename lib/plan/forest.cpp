@@ -8,20 +8,10 @@
 #include "base/assert.h"
 
 namespace weightcast::plan {
-namespace {
-
-// Slots of a port of `rate` where a reader fills `stripes` of them at `unit`; both in bytes/s.
-std::uint32_t slots_at(double rate, double unit, std::uint32_t stripes) {
-    if (rate <= 0 || unit <= 0) return stripes;
-    // A port a little below the others is as good as they are.
-    const double slots = std::floor(stripes * rate / unit + 0.1);
-    return static_cast<std::uint32_t>(std::min(slots, 1e6));
-}
-
-}  // namespace
 
 ForestOptions options_for(double port_rate, std::span<const Member> sources,
-                          std::uint32_t stripes_min, std::uint32_t stripes_max) {
+                          std::uint32_t ranks_per_host, std::uint32_t stripes_min,
+                          std::uint32_t stripes_max) {
     double most = 0;
     bool known = true;
     for (const Member& source : sources) {
@@ -29,18 +19,23 @@ ForestOptions options_for(double port_rate, std::span<const Member> sources,
         most = std::max(most, source.rate);
     }
     ForestOptions options;
-    options.reader_rate = port_rate;
-    if (port_rate == 0) options.reader_rate = most;
-    if (port_rate != 0 && known && most > 0) options.reader_rate = std::min(port_rate, most);
-    options.stripes =
+    options.port_rate = port_rate;
+    if (port_rate == 0) options.port_rate = most;
+    if (port_rate != 0 && known && most > 0) options.port_rate = std::min(port_rate, most);
+    const std::uint32_t share =
         std::clamp(static_cast<std::uint32_t>(sources.size()), stripes_min, stripes_max);
+    options.ranks_per_host = std::clamp(ranks_per_host, 1U, kStripesMax / share);
+    options.stripes = share * options.ranks_per_host;
     return options;
 }
 
 Forest::Forest(const ForestOptions& options)
     : options_(options),
-      rack_slots_(std::max(1U, slots_at(options.rack_rate, options.reader_rate, options.stripes))) {
+      rack_slots_(options.rack_rate > 0 ? std::max(1U, slots_at(options.rack_rate))
+                                        : options.stripes) {
     WEIGHTCAST_ASSERT(options.stripes >= 1 && options.stripes <= kStripesMax);
+    WEIGHTCAST_ASSERT(options.ranks_per_host >= 1);
+    WEIGHTCAST_ASSERT(options.stripes % options.ranks_per_host == 0);
 }
 
 MemberId Forest::parent(MemberId id, std::uint32_t stripe) const {
@@ -60,9 +55,16 @@ bool Forest::only_reader(MemberId id, MemberId reader) const {
     return true;
 }
 
+// Of a port of `rate` bytes/s.
+std::uint32_t Forest::slots_at(double rate) const {
+    if (rate <= 0 || options_.port_rate <= 0) return share();
+    // A port a little below the others is as good as they are.
+    const double slots = std::floor(share() * rate / options_.port_rate + 0.1);
+    return static_cast<std::uint32_t>(std::min(slots, 1e6));
+}
+
 std::uint32_t Forest::slots_of(const Member& member) const {
-    if (!member.relays) return 0;
-    return slots_at(member.rate, options_.reader_rate, options_.stripes);
+    return member.relays ? slots_at(member.rate) : 0;
 }
 
 // Stripes of its own first: what is beyond them is spare.
@@ -70,11 +72,11 @@ Forest::Offer Forest::offer_of(const Node& node, std::uint32_t stripe) const {
     Offer offer;
     offer.spare = node.member.complete
                       ? node.children[stripe].size() >= std::max(1U, node.slots / stripes())
-                      : stripe != node.preferred;
+                      : !is_interior(node, stripe);
     offer.depth = node.depths[stripe];
     offer.used = node.used;
     offer.order = node.order;
-    offer.id = node.member.id;
+    offer.holder = &node;
     return offer;
 }
 
@@ -89,9 +91,9 @@ void Forest::offer(Node& node) {
     if (!node.member.relays) return;
     loads_.insert(load_of(node));
     if (node.used >= node.slots) return;
-    Rack& rack = racks_.at(node.member.rack);
+    Rack& rack = *node.rack;
     for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
-        rack.offers[stripe].insert(offer_of(node, stripe));
+        if (node.owns[stripe]) rack.offers[stripe].insert(offer_of(node, stripe));
     }
 }
 
@@ -100,9 +102,9 @@ void Forest::withdraw(Node& node) {
     if (!std::exchange(node.offered, false) || !node.member.relays) return;
     loads_.erase(load_of(node));
     if (node.used >= node.slots) return;
-    Rack& rack = racks_.at(node.member.rack);
+    Rack& rack = *node.rack;
     for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
-        rack.offers[stripe].erase(offer_of(node, stripe));
+        if (node.owns[stripe]) rack.offers[stripe].erase(offer_of(node, stripe));
     }
 }
 
@@ -112,9 +114,15 @@ void Forest::set_depth(Node& top, std::uint32_t stripe, std::uint32_t depth) {
         const auto [node, at] = todo.back();
         todo.pop_back();
         if (node->depths[stripe] == at) continue;
-        withdraw(*node);
-        node->depths[stripe] = at;
-        offer(*node);
+        auto& offers = node->rack->offers[stripe];
+        if (offers_in(*node, stripe)) {
+            offers.erase(offer_of(*node, stripe));
+            node->depths[stripe] = at;
+            offers.insert(offer_of(*node, stripe));
+        } else {
+            node->depths[stripe] = at;
+            if (!node->offered) offer(*node);
+        }
         for (const MemberId child : node->children[stripe]) {
             todo.emplace_back(&nodes_.at(child), at + 1);
         }
@@ -122,22 +130,41 @@ void Forest::set_depth(Node& top, std::uint32_t stripe, std::uint32_t depth) {
 }
 
 bool Forest::is_local(const Node& holder, const Node& reader) {
-    return !holder.member.host.empty() && holder.member.host == reader.member.host;
+    return holder.host != nullptr && holder.host == reader.host;
 }
 
-std::uint32_t& Forest::used_by(Node& holder, const Node& reader) const {
-    return is_local(holder, reader) ? holder.host_used : holder.used;
+// Applies `change` to what the holder's readers use of it.
+template <typename Change>
+void Forest::use(Node& holder, const Node& reader, const Change& change) {
+    // Offers tell nothing of readers on the same host, of which there may be many.
+    const bool same_offers = is_local(holder, reader) && !holder.member.complete && holder.offered;
+    if (!same_offers) {
+        withdraw(holder);
+        change(is_local(holder, reader) ? holder.host_used : holder.used);
+        offer(holder);
+        return;
+    }
+    std::set<Load>::node_type load;
+    if (holder.member.relays) load = loads_.extract(load_of(holder));
+    change(holder.host_used);
+    if (load.empty()) return;
+    load.value() = load_of(holder);
+    loads_.insert(std::move(load));
 }
 
 void Forest::attach(Node& reader, std::uint32_t stripe, MemberId parent) {
     Node& holder = node(parent);
-    withdraw(holder);
-    holder.children[stripe].push_back(reader.member.id);
-    ++used_by(holder, reader);
-    offer(holder);
-    if (holder.member.rack != reader.member.rack) {
-        ++racks_.at(holder.member.rack).exports[stripe];
-        ++racks_.at(reader.member.rack).imports;
+    use(holder, reader, [&](std::uint32_t& used) {
+        holder.children[stripe].push_back(reader.member.id);
+        ++used;
+    });
+    if (!is_local(holder, reader) && reader.host != nullptr) {
+        reader.host->importers[stripe] = reader.member.id;
+    }
+    if (holder.rack != reader.rack) {
+        ++holder.rack->exports[stripe];
+        ++holder.rack->exported;
+        ++reader.rack->imports;
     }
     reader.parents[stripe] = parent;
     orphans_.erase({reader.member.id, stripe});
@@ -149,13 +176,14 @@ void Forest::detach(Node& reader, std::uint32_t stripe) {
     orphans_.erase({reader.member.id, stripe});
     if (parent == kNobody) return;
     Node& holder = node(parent);
-    withdraw(holder);
-    std::erase(holder.children[stripe], reader.member.id);
-    --used_by(holder, reader);
-    offer(holder);
-    if (holder.member.rack != reader.member.rack) {
-        --racks_.at(holder.member.rack).exports[stripe];
-        --racks_.at(reader.member.rack).imports;
+    use(holder, reader, [&](std::uint32_t& used) {
+        std::erase(holder.children[stripe], reader.member.id);
+        --used;
+    });
+    if (holder.rack != reader.rack) {
+        --holder.rack->exports[stripe];
+        --holder.rack->exported;
+        --reader.rack->imports;
     }
 }
 
@@ -180,13 +208,31 @@ void Forest::place(Node& reader, std::uint32_t stripe, std::vector<Assignment>& 
     changes.push_back({reader.member.id, stripe, parent});
 }
 
-// The members of a host are interior in different stripes, and so are the hosts of a rack.
-std::uint32_t Forest::preferred_stripe(const Member& member) {
-    std::uint32_t& ordinals = racks_.at(member.rack).hosts;
-    if (member.host.empty()) return ordinals++ % stripes();
-    Host& host = hosts_[member.host];
-    if (host.relays == 0) host.ordinal = ordinals++;
-    return (host.ordinal + host.relays++) % stripes();
+// The readers of a host own the stripes in turn, G/R times k/G of them each if there are R. The
+// hosts of a rack are interior in different ones of those.
+void Forest::deal_stripes(std::span<Node* const> joined) {
+    std::vector<std::uint32_t> ranks;  // of each node, in its host
+    for (Node* node : joined) {
+        std::uint32_t& ordinals = node->rack->hosts;
+        ranks.push_back(0);
+        if (node->host == nullptr) {
+            node->preferred = ordinals++ % share();
+            continue;
+        }
+        Host& host = *node->host;
+        if (node->member.complete) continue;
+        if (host.ranks == 0) host.ordinal = ordinals++;
+        ranks.back() = host.ranks++;
+        node->preferred = host.ordinal % share();
+    }
+    for (std::size_t i = 0; i < joined.size(); ++i) {
+        const bool shares = joined[i]->host != nullptr && !joined[i]->member.complete;
+        const std::uint32_t owners = shares ? joined[i]->host->ranks : 1;
+        joined[i]->owns.resize(stripes());
+        for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+            joined[i]->owns[stripe] = stripe / share() % owners == ranks[i];
+        }
+    }
 }
 
 std::vector<Forest::Node*> Forest::add(std::span<const Member> members) {
@@ -204,34 +250,48 @@ std::vector<Forest::Node*> Forest::add(std::span<const Member> members) {
         node.depths.assign(stripes(), 0);
         node.children.resize(stripes());
         Rack& rack = racks_[member.rack];
+        node.rack = &rack;
         if (rack.offers.empty()) {
-            rack.preferred = static_cast<std::uint32_t>(racks_.size() - 1) % stripes();
+            rack.ordinal = static_cast<std::uint32_t>(racks_.size() - 1);
+            rack.preferred = rack.ordinal % share();
             rack.offers.resize(stripes());
             rack.exports.resize(stripes());
         }
         ++rack.members;
         if (member.complete) ++rack.complete;
         if (!member.complete) ++reading_;
-        node.relayed = member.relays;
-        if (!member.complete && member.relays) node.preferred = preferred_stripe(member);
-        if (!member.host.empty()) hosts_[member.host].members.insert(member.id);
+        if (!member.host.empty()) {
+            Host& host = hosts_[member.host];
+            node.host = &host;
+            host.importers.resize(stripes());
+            host.members.insert(member.id);
+            if (member.complete) ++host.complete;
+        }
         joined.push_back(&node);
     }
+    deal_stripes(joined);
     return joined;
 }
 
-// Those that will have readers first, rack by rack, the fast before the slow. Racks that have the
-// bytes already come first, so that their members' room is not given to others.
+// Those that will have readers first, rack by rack, the fast before the slow. Hosts and racks that
+// have the bytes already come first, so that their members' room is not given to others.
 std::vector<Forest::Node*> Forest::in_order(std::vector<Node*> joined, std::uint32_t stripe) const {
-    const auto key = [&](const Node* node) {
-        const bool interior = node->slots > 0 && node->preferred == stripe;
-        const Rack& rack = racks_.at(node->member.rack);
-        return std::make_tuple(!interior, rack.complete == 0, rack.imports == 0,
-                               rack.preferred != stripe, std::cref(node->member.rack),
-                               -static_cast<std::int64_t>(node->slots), node->order);
+    const auto key = [&](const Node& node) {
+        const bool owner = node.member.relays && node.owns[stripe];
+        const bool interior = node.slots > 0 && is_interior(node, stripe);
+        const bool near = node.host != nullptr && node.host->complete > 0;
+        return std::make_tuple(!interior, !owner, !near, node.rack->complete == 0,
+                               node.rack->imports == 0, node.rack->preferred != stripe % share(),
+                               node.rack->ordinal, -static_cast<std::int64_t>(node.slots),
+                               node.order);
     };
-    std::sort(joined.begin(), joined.end(),
-              [&](const Node* a, const Node* b) { return key(a) < key(b); });
+    std::vector<std::pair<decltype(key(*joined[0])), Node*>> keyed;
+    keyed.reserve(joined.size());
+    for (Node* node : joined) keyed.emplace_back(key(*node), node);
+    std::sort(keyed.begin(), keyed.end(),
+              [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::transform(keyed.begin(), keyed.end(), joined.begin(),
+                   [](const auto& one) { return one.second; });
     return joined;
 }
 
@@ -266,10 +326,11 @@ std::vector<Assignment> Forest::join(std::span<const Member> members) {
     return changes;
 }
 
-std::vector<Assignment> Forest::join_and_replan(std::span<const Member> members) {
+std::vector<Assignment> Forest::join_and_replan(std::span<const Member> members,
+                                                const ForestOptions& options) {
     std::map<std::uint64_t, Member> before;
     for (const auto& [id, node] : nodes_) before.emplace(node.order, node.member);
-    *this = Forest(options_);
+    *this = Forest(options);
     std::vector<Member> sources;
     std::vector<Member> readers;
     const auto sort = [&](const Member& member) {
@@ -296,12 +357,13 @@ std::vector<Assignment> Forest::leave(MemberId id) {
     const auto readers = release(leaver);
     for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) detach(leaver, stripe);
     withdraw(leaver);
-    Rack& rack = racks_.at(leaver.member.rack);
+    Rack& rack = *leaver.rack;
     if (leaver.member.complete) --rack.complete;
     if (!leaver.member.complete) --reading_;
-    if (const auto host = hosts_.find(leaver.member.host); host != hosts_.end()) {
-        host->second.members.erase(id);
-        if (host->second.members.empty()) hosts_.erase(host);
+    if (Host* const host = leaver.host; host != nullptr) {
+        host->members.erase(id);
+        if (leaver.member.complete) --host->complete;
+        if (host->members.empty()) hosts_.erase(leaver.member.host);
     }
     if (--rack.members == 0) racks_.erase(leaver.member.rack);
     nodes_.erase(id);
@@ -317,8 +379,10 @@ void Forest::finish(MemberId id) {
     for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) detach(done, stripe);
     withdraw(done);
     done.member.complete = true;
+    done.owns.assign(stripes(), true);
+    if (done.host != nullptr) ++done.host->complete;
     --reading_;
-    ++racks_.at(done.member.rack).complete;
+    ++done.rack->complete;
     offer(done);
     for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) set_depth(done, stripe, 0);
 }
@@ -329,7 +393,6 @@ void Forest::relay(MemberId id) {
     withdraw(relay);
     relay.member.relays = true;
     relay.slots = slots_of(relay.member);
-    if (!std::exchange(relay.relayed, true)) relay.preferred = preferred_stripe(relay.member);
     offer(relay);
 }
 

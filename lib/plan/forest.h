@@ -4,9 +4,15 @@
 // others, so that all ports work both ways all the time at a depth of about log_k n (Castro et al.,
 // "SplitStream", SOSP 2003). A change touches only those who must read from someone else.
 //
-// Capacity is counted in slots: a reader fills one slot a stripe at its full rate, a member with
-// the port of a reader has k of them. Members of one rack read from each other where they can, so
-// that each byte enters a rack about once. Pure, deterministic, thread-bound.
+// Members of one host, and then of one rack, read from each other where they can, so that each byte
+// enters a host and a rack about once. Where the ranks of a host have ports of their own (rails),
+// they share the import: with G of them, each owns k/G stripes, which it reads from other hosts,
+// from the owner there (so that a rail talks to the same rail), and hands on to its neighbours. A
+// host is interior in one stripe of each of its owners.
+//
+// Capacity is counted in slots: a reader fills one slot a stripe at its full rate, and k of them
+// are what a whole host can read: its ports together, k/G slots each. Pure, deterministic,
+// thread-bound.
 #pragma once
 
 #include <compare>
@@ -26,9 +32,10 @@ inline constexpr MemberId kNobody = 0;
 inline constexpr std::uint32_t kStripesMax = 64;
 
 struct ForestOptions {
-    std::uint32_t stripes = 2;  // k, 1 to kStripesMax; 1: a chain
-    double reader_rate = 0;     // bytes/s at which a member reads; 0: unknown, as any port
-    double rack_rate = 0;       // bytes/s of a rack's uplink, each way; 0: one reader's rate
+    std::uint32_t stripes = 2;         // k, 1 to kStripesMax; 1: a chain
+    std::uint32_t ranks_per_host = 1;  // G, divides k
+    double port_rate = 0;              // bytes/s of a reader's port; 0: unknown, as any port
+    double rack_rate = 0;              // bytes/s of a rack's uplink, each way; 0: one reader's rate
 };
 
 struct Member {
@@ -40,10 +47,12 @@ struct Member {
     bool relays = true;     // others may read from it
 };
 
-// For readers with such a port: they read no faster than the fastest source sends, and there are as
-// many stripes as sources, within the limits. Rates in bytes/s, 0: unknown.
+// For readers with such a port: they read no faster than the fastest source sends, and each rank of
+// a host owns as many stripes as there are sources, within the limits. Rates in bytes/s, 0:
+// unknown.
 ForestOptions options_for(double port_rate, std::span<const Member> sources,
-                          std::uint32_t stripes_min, std::uint32_t stripes_max);
+                          std::uint32_t ranks_per_host, std::uint32_t stripes_min,
+                          std::uint32_t stripes_max);
 
 // Reads `stripe` from `parent` from now on; kNobody: there is nobody to read from.
 struct Assignment {
@@ -56,8 +65,11 @@ struct Assignment {
 class Forest {
   public:
     explicit Forest(const ForestOptions& options);
+    Forest(Forest&&) = default;
+    Forest& operator=(Forest&&) = default;
 
     std::uint32_t stripes() const { return options_.stripes; }
+    const ForestOptions& options() const { return options_; }
     bool contains(MemberId id) const { return nodes_.contains(id); }
     std::size_t size() const { return nodes_.size(); }
     // Members that do not have everything.
@@ -78,7 +90,8 @@ class Forest {
     // Those who join at once form trees among each other. Members known already are left alone.
     std::vector<Assignment> join(std::span<const Member> members);
     // The same, and plans the others anew as well: while a fleet starts, when nobody has much yet.
-    std::vector<Assignment> join_and_replan(std::span<const Member> members);
+    std::vector<Assignment> join_and_replan(std::span<const Member> members,
+                                            const ForestOptions& options);
     std::vector<Assignment> leave(MemberId id);
     // Now it has everything: it gives up its parents.
     void finish(MemberId id);
@@ -100,66 +113,82 @@ class Forest {
     std::string check() const;
 
   private:
+    struct Node;
     // Order in which members with room are offered to a reader of a stripe.
     struct Offer {
         bool spare = false;  // it is meant to be interior in another stripe
         std::uint32_t depth = 0;
         std::uint32_t used = 0;
-        std::uint64_t order = 0;
-        MemberId id = kNobody;
+        std::uint64_t order = 0;       // unique
+        const Node* holder = nullptr;  // does not count in the order
         auto operator<=>(const Offer&) const = default;
     };
     // Order in which members without room are asked for more: readers by slots, sources last.
     using Load = std::tuple<double, bool, std::uint64_t, MemberId>;
+    struct Rack {
+        std::uint32_t ordinal = 0;
+        std::uint32_t members = 0;
+        std::uint32_t complete = 0;           // of the members
+        std::uint32_t hosts = 0;              // that ever joined
+        std::uint32_t preferred = 0;          // class of stripes that other racks read from here
+        std::uint32_t imports = 0;            // readers here of holders in other racks
+        std::vector<std::uint32_t> exports;   // readers in other racks, by stripe
+        std::uint32_t exported = 0;           // of all stripes
+        std::vector<std::set<Offer>> offers;  // of members with room, by stripe
+    };
+    struct Host {
+        std::uint32_t ordinal = 0;  // in its rack
+        std::uint32_t ranks = 0;    // readers that ever joined
+        std::uint32_t complete = 0;
+        std::vector<MemberId> importers;  // by stripe: the last that read it from elsewhere
+        std::set<MemberId> members;
+    };
     struct Node {
         Member member;
+        Rack* rack = nullptr;
+        Host* host = nullptr;         // none: not known
         std::uint64_t batch = 0;      // of its join; later ones have less
         std::uint64_t order = 0;      // unique
-        std::uint32_t preferred = 0;  // stripe in which it is interior
+        std::vector<bool> owns;       // by stripe: it may have readers on other hosts
+        std::uint32_t preferred = 0;  // class of those of its stripes in which it is interior
         std::uint32_t slots = 0;      // for readers on other hosts
         std::uint32_t used = 0;
         std::uint32_t host_used = 0;  // by readers on its own host, which has as many
         bool offered = false;
         bool demoted = false;
-        bool relayed = false;                         // at some time
         std::vector<MemberId> parents;                // by stripe
         std::vector<std::uint32_t> depths;            // by stripe
         std::vector<std::vector<MemberId>> children;  // by stripe
         std::set<MemberId> shunned;                   // that it cannot read from
     };
-    struct Rack {
-        std::uint32_t members = 0;
-        std::uint32_t complete = 0;           // of the members
-        std::uint32_t hosts = 0;              // that ever joined
-        std::uint32_t preferred = 0;          // stripe that other racks read from this one
-        std::uint32_t imports = 0;            // readers here of holders in other racks
-        std::vector<std::uint32_t> exports;   // readers in other racks, by stripe
-        std::vector<std::set<Offer>> offers;  // of members with room, by stripe
-    };
-
-    struct Host {
-        std::uint32_t ordinal = 0;  // in its rack
-        std::uint32_t relays = 0;   // that ever joined
-        std::set<MemberId> members;
-    };
-
     Node& node(MemberId id) { return nodes_.at(id); }
     const Node& node(MemberId id) const { return nodes_.at(id); }
+    // Stripes that each rank of a host owns; stripes of a class are as many apart.
+    std::uint32_t share() const { return options_.stripes / options_.ranks_per_host; }
+    bool is_interior(const Node& node, std::uint32_t stripe) const {
+        return node.owns[stripe] && stripe % share() == node.preferred;
+    }
+    std::uint32_t slots_at(double rate) const;
     std::uint32_t slots_of(const Member& member) const;
     Offer offer_of(const Node& node, std::uint32_t stripe) const;
     Load load_of(const Node& node) const;
     static bool is_local(const Node& holder, const Node& reader);
+    bool offers_in(const Node& node, std::uint32_t stripe) const {
+        return node.offered && node.member.relays && node.used < node.slots && node.owns[stripe];
+    }
     void offer(Node& node);
     void withdraw(Node& node);
     bool below(MemberId id, MemberId ancestor, std::uint32_t stripe) const;
     bool suits(const Node& reader, const Node& holder, std::uint32_t stripe) const;
+    bool serves_on_host(const Node& holder, const Node& reader, std::uint32_t stripe) const;
     MemberId find_on_host(const Node& reader, std::uint32_t stripe) const;
     const Offer* best_offer(const Node& reader, const Rack& rack, std::uint32_t stripe) const;
     MemberId find_elsewhere(const Node& reader, std::uint32_t stripe) const;
     MemberId find_overcommitted(const Node& reader, std::uint32_t stripe) const;
     MemberId find_parent(const Node& reader, std::uint32_t stripe) const;
-    std::uint32_t preferred_stripe(const Member& member);
-    std::uint32_t& used_by(Node& holder, const Node& reader) const;
+    void deal_stripes(std::span<Node* const> joined);
+    template <typename Change>
+    void use(Node& holder, const Node& reader, const Change& change);
     void attach(Node& reader, std::uint32_t stripe, MemberId parent);
     void detach(Node& reader, std::uint32_t stripe);
     // False: nobody has room, and nothing was done.

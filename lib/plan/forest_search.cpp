@@ -30,51 +30,60 @@ bool Forest::suits(const Node& reader, const Node& holder, std::uint32_t stripe)
     return reader.children[stripe].empty() || !below(id, reader.member.id, stripe);
 }
 
+// A host's memory is taken to be as fast as all its ports.
+bool Forest::serves_on_host(const Node& holder, const Node& reader, std::uint32_t stripe) const {
+    return holder.host_used < stripes() && suits(reader, holder, stripe);
+}
+
 MemberId Forest::find_on_host(const Node& reader, std::uint32_t stripe) const {
-    const auto host = hosts_.find(reader.member.host);
-    if (host == hosts_.end()) return kNobody;
+    if (reader.host == nullptr) return kNobody;
+    const MemberId known = reader.host->importers[stripe];
+    // Without one that imports it, only who has everything has it.
+    if (known == kNobody && reader.host->complete == 0) return kNobody;
+    const auto importer = nodes_.find(known);
+    if (importer != nodes_.end() && serves_on_host(importer->second, reader, stripe)) {
+        return importer->first;
+    }
     std::optional<Offer> best;
-    for (const MemberId id : host->second.members) {
+    for (const MemberId id : reader.host->members) {
         const Node& holder = node(id);
-        if (holder.host_used >= stripes() || !suits(reader, holder, stripe)) continue;
+        if (!serves_on_host(holder, reader, stripe)) continue;
         Offer candidate = offer_of(holder, stripe);
         candidate.used = holder.host_used;
         if (!best || candidate < *best) best = candidate;
     }
-    return best ? best->id : kNobody;
+    return best ? best->holder->member.id : kNobody;
 }
 
 const Forest::Offer* Forest::best_offer(const Node& reader, const Rack& rack,
                                         std::uint32_t stripe) const {
     const auto& offers = rack.offers[stripe];
     const auto found = std::find_if(offers.begin(), offers.end(), [&](const Offer& offer) {
-        const Node& holder = node(offer.id);
+        const Node& holder = *offer.holder;
         // Readers on its own host are not part of the room that it offers here.
-        if (is_local(holder, reader) && holder.host_used >= stripes()) return false;
+        if (is_local(holder, reader)) return serves_on_host(holder, reader, stripe);
         return suits(reader, holder, stripe);
     });
     return found == offers.end() ? nullptr : &*found;
 }
 
 MemberId Forest::find_elsewhere(const Node& reader, std::uint32_t stripe) const {
-    if (racks_.at(reader.member.rack).imports >= rack_slots_) return kNobody;
+    if (reader.rack->imports >= rack_slots_) return kNobody;
     std::optional<std::pair<bool, Offer>> best;
     for (const auto& [name, rack] : racks_) {
-        if (name == reader.member.rack) continue;
-        std::uint32_t exported = 0;
-        for (const std::uint32_t count : rack.exports) exported += count;
-        if (exported >= rack_slots_) continue;
+        if (&rack == reader.rack) continue;
+        if (rack.exported >= rack_slots_) continue;
         // As with members: a rack with a source has its part of every stripe to give, the others
         // are interior in one.
         const bool spare = rack.complete > 0
                                ? rack.exports[stripe] >= std::max(1U, rack_slots_ / stripes())
-                               : rack.preferred != stripe;
+                               : rack.preferred != stripe % share();
         const Offer* const offer = best_offer(reader, rack, stripe);
         if (offer == nullptr) continue;
         const std::pair<bool, Offer> candidate{spare, *offer};
         if (!best || candidate < *best) best = candidate;
     }
-    return best ? best->second.id : kNobody;
+    return best ? best->second.holder->member.id : kNobody;
 }
 
 // Nobody has room, or no uplink: the one with the least to do, if possible in the reader's rack.
@@ -85,7 +94,7 @@ MemberId Forest::find_overcommitted(const Node& reader, std::uint32_t stripe) co
         if (first != kNobody && ++tried > kOvercommittedTried) break;
         const Node& holder = node(id);
         if (!suits(reader, holder, stripe)) continue;
-        if (holder.member.rack == reader.member.rack) return id;
+        if (holder.rack == reader.rack) return id;
         if (first == kNobody) first = id;
     }
     return first;
@@ -93,8 +102,8 @@ MemberId Forest::find_overcommitted(const Node& reader, std::uint32_t stripe) co
 
 MemberId Forest::find_parent(const Node& reader, std::uint32_t stripe) const {
     if (const MemberId near = find_on_host(reader, stripe); near != kNobody) return near;
-    const Offer* const offer = best_offer(reader, racks_.at(reader.member.rack), stripe);
-    if (offer != nullptr) return offer->id;
+    const Offer* const offer = best_offer(reader, *reader.rack, stripe);
+    if (offer != nullptr) return offer->holder->member.id;
     return find_elsewhere(reader, stripe);
 }
 

@@ -115,6 +115,7 @@ class State {
     struct Planning {
         explicit Planning(const plan::ForestOptions& options) : forest(options) {}
         plan::Forest forest;
+        std::unordered_map<std::string, std::uint32_t> ranks;  // readers planned, by host
         std::vector<std::uint64_t> gathering;             // peers that are about to be planned
         TimePoint since{};                                // of the first of them
         TimePoint last{};                                 // that one came

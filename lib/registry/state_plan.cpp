@@ -46,7 +46,7 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
             sources.push_back(member_of(peers_.at(rank.peer), version));
         }
         version.planning = std::make_unique<Planning>(
-            plan::options_for(static_cast<double>(reader.info.port_rate), sources,
+            plan::options_for(static_cast<double>(reader.info.port_rate), sources, 1,
                               options_.stripes_min, options_.stripes_max));
         version.planning->forest.join(sources);
     }
@@ -73,14 +73,21 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
 void State::plan_gathered(Version& version, TimePoint now) {
     Planning& planning = *version.planning;
     std::vector<plan::Member> members;
+    plan::ForestOptions options = planning.forest.options();
+    const std::uint32_t share = options.stripes / options.ranks_per_host;
     for (const std::uint64_t id : std::exchange(planning.gathering, {})) {
         members.push_back(member_of(peers_.at(id), version));
+        const std::string& host = members.back().host;
+        const std::uint32_t ranks = host.empty() ? 1 : ++planning.ranks[host];
+        options.ranks_per_host = std::max(options.ranks_per_host, ranks);
     }
+    options.ranks_per_host = std::min(options.ranks_per_host, plan::kStripesMax / share);
+    options.stripes = share * options.ranks_per_host;
     if (planning.forest.readers_in_all() == 0) planning.started = now;
     const bool fresh = now - planning.started < kFreshFor &&
                        planning.forest.readers_in_all() < kReplannedMax * members.size();
     if (fresh) {
-        planning.forest.join_and_replan(members);
+        planning.forest.join_and_replan(members, options);
     } else {
         planning.forest.join(members);
     }

@@ -138,7 +138,8 @@ TEST_CASE("forest: racks are not overloaded when a fleet that begins to read is 
         }
         const auto early = static_cast<std::ptrdiff_t>(1 + random.below(6));
         forest.join(std::vector(members.begin(), members.begin() + early));
-        forest.join_and_replan(std::vector(members.begin() + early, members.end()));
+        forest.join_and_replan(std::vector(members.begin() + early, members.end()),
+                               forest.options());
         REQUIRE(forest.check() == "");
         std::uint32_t beyond = 0;
         for (MemberId id = 1; id <= 16; ++id) {
@@ -169,6 +170,43 @@ TEST_CASE("forest: each byte enters a host once") {
         }
     }
     for (const auto& [host, count] : entered) CHECK(count == 4);
+}
+
+TEST_CASE("forest: the ranks of a host share the import, each over its own rail") {
+    constexpr std::uint32_t kRanks = 8;
+    constexpr std::uint32_t kHosts = 32;
+    Forest forest(ForestOptions{2 * kRanks, kRanks});
+    Member first = source();
+    first.host = "host-0";
+    forest.join(std::vector{first});
+    std::vector<Member> members = fleet(kRanks * kHosts - 1);
+    std::map<MemberId, std::string> host_of{{kSource, first.host}};
+    for (Member& member : members) {
+        member.host = fmt::format("host-{}", (member.id - 1) / kRanks);
+        host_of[member.id] = member.host;
+    }
+    forest.join(members);
+    REQUIRE(forest.check() == "");
+    std::map<MemberId, std::uint32_t> out;
+    std::map<std::string, std::uint32_t> entered;
+    for (const Member& member : members) {
+        std::uint32_t in = 0;
+        for (std::uint32_t s = 0; s < forest.stripes(); ++s) {
+            const MemberId parent = forest.parent(member.id, s);
+            CHECK(forest.depth(member.id, s) <= 9);
+            if (host_of[parent] == member.host) continue;
+            ++in;
+            ++out[parent];
+            ++entered[member.host];
+        }
+        // A rank's port brings its own stripes and no others. The source's host has a reader less.
+        if (member.host != first.host) CHECK(in == 2);
+    }
+    for (const auto& [host, count] : entered) CHECK(count == 2 * kRanks);
+    // Where the source's host has an owner less, others stand in.
+    std::uint32_t beyond = 0;
+    for (const auto& [id, count] : out) beyond += count > 2 ? count - 2 : 0;
+    CHECK(beyond <= kRanks);
 }
 
 TEST_CASE("forest: who joins late becomes a leaf, and nobody else changes") {
@@ -240,7 +278,7 @@ TEST_CASE("forest: a slow member becomes a leaf, its readers take its place") {
 }
 
 TEST_CASE("forest: slow ports are leaves, fast ones feed more") {
-    Forest forest(ForestOptions{2, 100, 0});
+    Forest forest(ForestOptions{2, 1, 100});
     forest.join(std::vector{source()});
     std::vector<Member> members = fleet(12);
     for (Member& member : members) member.rate = member.id % 3 == 0 ? 25 : 100;
@@ -321,7 +359,9 @@ TEST_CASE("forest: members without any source wait for one") {
 TEST_CASE("forest: stays sound through random changes") {
     const std::uint64_t seed = GENERATE(range(1U, 21U));
     Random random(seed);
-    const ForestOptions options{1 + static_cast<std::uint32_t>(random.below(6)), 100, 200};
+    const auto ranks = 1 + static_cast<std::uint32_t>(random.below(3));
+    const auto share = 1 + static_cast<std::uint32_t>(random.below(6));
+    const ForestOptions options{share * ranks, ranks, 100, 200};
     Forest forest(options);
     Member first = source();
     first.rack = "r0";
