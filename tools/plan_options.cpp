@@ -48,7 +48,8 @@ po::options_description describe(Texts& texts, Options& options) {
         "time that a piece takes of a port besides its bytes");
     add("metadata-delay", text(texts.metadata_delay), "of a request to the registry");
     add("latency", text(texts.latency), "of the network, one way");
-    add("stripes", number(texts.stripes), "of the plan; the registry's choice if not given");
+    add("stripes", number(texts.stripes),
+        "of the plan for each rank of a host; the registry's choice if not given");
     add("poll", po::bool_switch(&texts.poll), "holders do not let reads wait for chunks");
     add("deaths", number(s.deaths), "fraction of the receivers that die");
     add("death-at", number(s.death_at), "when, as a fraction of the lower bound");

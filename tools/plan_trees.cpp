@@ -1,6 +1,5 @@
 // Plans as registry/state_plan.cpp makes them.
 #include <algorithm>
-#include <map>
 
 #include "plan/forest.h"
 #include "tools/plan_draw.h"
@@ -34,11 +33,8 @@ Trees make_trees(const plan::Topology& topology, const registry::StateOptions& o
         (member.complete ? sources : receivers).push_back(member);
     }
     const double port_rate = receivers.empty() ? 0 : receivers.front().rate;
-    std::map<std::string, std::uint32_t> ranks;
-    std::uint32_t ranks_per_host = 1;
-    for (const plan::Member& member : receivers) {
-        ranks_per_host = std::max(ranks_per_host, ++ranks[member.host]);
-    }
+    const std::uint32_t ranks_per_host =
+        plan::Forest(plan::ForestOptions()).ranks_per_host(receivers);
     plan::Forest forest(plan::options_for(port_rate, sources, ranks_per_host, options.stripes_min,
                                           options.stripes_max));
     forest.join(sources);

@@ -29,6 +29,20 @@ ForestOptions options_for(double port_rate, std::span<const Member> sources,
     return options;
 }
 
+std::uint32_t Forest::ranks_per_host(std::span<const Member> joining) const {
+    std::map<std::string_view, std::size_t> readers;
+    std::size_t most = 1;
+    for (const auto& [name, host] : hosts_) {
+        readers[name] = host.members.size() - host.complete;
+        most = std::max(most, readers[name]);
+    }
+    for (const Member& member : joining) {
+        if (member.complete || member.host.empty() || contains(member.id)) continue;
+        most = std::max(most, ++readers[member.host]);
+    }
+    return static_cast<std::uint32_t>(most);
+}
+
 Forest::Forest(const ForestOptions& options)
     : options_(options),
       rack_slots_(options.rack_rate > 0 ? std::max(1U, slots_at(options.rack_rate))
@@ -83,7 +97,7 @@ Forest::Offer Forest::offer_of(const Node& node, std::uint32_t stripe) const {
 Forest::Load Forest::load_of(const Node& node) const {
     const double load = static_cast<double>(node.used) / std::max(1U, node.slots);
     const double local = static_cast<double>(node.host_used) / stripes();
-    return {std::max(load, local), node.member.complete, node.order, node.member.id};
+    return {std::max(load, local), node.member.complete, ~node.order, node.member.id};
 }
 
 void Forest::offer(Node& node) {

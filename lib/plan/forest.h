@@ -85,6 +85,9 @@ class Forest {
     // True if `reader`, and nobody else, reads from the member.
     bool only_reader(MemberId id, MemberId reader) const;
 
+    // Readers on the host with the most of them, once these have joined; at least 1.
+    std::uint32_t ranks_per_host(std::span<const Member> joining) const;
+
     // What follows returns who must read from someone else now.
 
     // Those who join at once form trees among each other. Members known already are left alone.
@@ -123,7 +126,8 @@ class Forest {
         const Node* holder = nullptr;  // does not count in the order
         auto operator<=>(const Offer&) const = default;
     };
-    // Order in which members without room are asked for more: readers by slots, sources last.
+    // Order in which members without room are asked for more: readers by slots, sources last; of
+    // equals those that joined last, who feed the fewest.
     using Load = std::tuple<double, bool, std::uint64_t, MemberId>;
     struct Rack {
         std::uint32_t ordinal = 0;

@@ -86,18 +86,26 @@ MemberId Forest::find_elsewhere(const Node& reader, std::uint32_t stripe) const 
     return best ? best->second.holder->member.id : kNobody;
 }
 
-// Nobody has room, or no uplink: the one with the least to do, if possible in the reader's rack.
+// Nobody has room, or no uplink: of those with the least to do the deepest, so that it slows few,
+// if possible in the reader's rack.
 MemberId Forest::find_overcommitted(const Node& reader, std::uint32_t stripe) const {
-    MemberId first = kNobody;
+    const auto key = [&](const Load& load, const Node& holder) {
+        return std::make_tuple(holder.rack != reader.rack, std::get<0>(load), std::get<1>(load),
+                               -static_cast<std::int64_t>(holder.depths[stripe]));
+    };
+    const Node* best = nullptr;
+    std::optional<decltype(key(*loads_.begin(), *best))> best_key;
     std::size_t tried = 0;
-    for (const auto& [load, complete, order, id] : loads_) {
-        if (first != kNobody && ++tried > kOvercommittedTried) break;
-        const Node& holder = node(id);
+    for (const Load& load : loads_) {
+        if (best != nullptr && ++tried > kOvercommittedTried) break;
+        const Node& holder = node(std::get<3>(load));
         if (!suits(reader, holder, stripe)) continue;
-        if (holder.rack == reader.rack) return id;
-        if (first == kNobody) first = id;
+        const auto candidate = key(load, holder);
+        if (best_key && *best_key <= candidate) continue;
+        best = &holder;
+        best_key = candidate;
     }
-    return first;
+    return best == nullptr ? kNobody : best->member.id;
 }
 
 MemberId Forest::find_parent(const Node& reader, std::uint32_t stripe) const {

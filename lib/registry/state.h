@@ -22,6 +22,7 @@
 #include "base/random.h"
 #include "plan/forest.h"
 #include "registry/change.h"
+#include "registry/deadlines.h"
 #include "registry/event.h"
 #include "registry/messages.h"
 #include "weightcast/result.h"
@@ -115,14 +116,14 @@ class State {
     struct Planning {
         explicit Planning(const plan::ForestOptions& options) : forest(options) {}
         plan::Forest forest;
-        std::unordered_map<std::string, std::uint32_t> ranks;  // readers planned, by host
-        std::vector<std::uint64_t> gathering;             // peers that are about to be planned
-        TimePoint since{};                                // of the first of them
-        TimePoint last{};                                 // that one came
-        TimePoint started{};                              // when the first reader was planned
-        std::unordered_map<std::uint64_t, double> rates;  // of readers, bytes/s
+        std::vector<std::uint64_t> gathering;                  // peers that are about to be planned
+        TimePoint since{};                                     // of the first of them
+        TimePoint last{};                                      // that one came
+        TimePoint started{};                                   // when the first reader was planned
+        std::unordered_map<std::uint64_t, double> rates;       // of readers, bytes/s
         std::unordered_map<std::uint64_t, std::uint32_t> slow;  // how often in a row
         TimePoint demoted{};                                    // one of them, lately
+        Deadlines renewals;                                     // of readers
         // Readers that could not reach a holder.
         std::unordered_map<std::uint64_t, std::set<std::uint64_t>> accusers;
     };
@@ -190,6 +191,9 @@ class State {
     // How long the reader is to wait for its plan; none if it has one.
     Duration gather(const Peer& reader, Version& version, TimePoint now);
     void plan_gathered(Version& version, TimePoint now);
+    void expect_renewal(std::uint64_t peer, Version& version, TimePoint now);
+    void drop(std::uint64_t peer, Planning& planning);
+    std::uint32_t renew_ms_of(const Version& version) const;
     void replan_holding(const Peer& peer, Version& version);
     void unplan(std::uint64_t peer, Version& version);
     void note_rate(const Peer& reader, Version& version, double rate, TimePoint now);

@@ -16,6 +16,9 @@ constexpr auto kFreshFor = std::chrono::milliseconds(500);
 constexpr std::size_t kReplannedMax = 16;  // times as many as come
 constexpr double kSlowOfMedian = 0.45;
 constexpr std::uint32_t kSlowTimes = 2;  // in a row
+// A reader that did not renew for so long is out of the plan: others may have its room.
+constexpr double kMissedRenewals = 2.5;
+constexpr std::uint32_t kRenewalSlackMs = 250;
 constexpr std::size_t kAccusersMin = 2;  // readers, to take a holder for gone
 constexpr std::size_t kRatesMin = 3;     // known, to tell who is slow
 constexpr auto kDemotionInterval = std::chrono::milliseconds(200);  // others may only wait for it
@@ -51,8 +54,10 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
         version.planning->forest.join(sources);
     }
     Planning& planning = *version.planning;
+    while (const std::uint64_t silent = planning.renewals.take_overdue(now)) drop(silent, planning);
     if (planning.forest.contains(id)) {
         planning.accusers.erase(id);
+        expect_renewal(id, version, now);
         if (reader.holdings.contains(&version)) planning.forest.relay(id);
         return Duration::zero();
     }
@@ -73,15 +78,14 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
 void State::plan_gathered(Version& version, TimePoint now) {
     Planning& planning = *version.planning;
     std::vector<plan::Member> members;
-    plan::ForestOptions options = planning.forest.options();
-    const std::uint32_t share = options.stripes / options.ranks_per_host;
     for (const std::uint64_t id : std::exchange(planning.gathering, {})) {
         members.push_back(member_of(peers_.at(id), version));
-        const std::string& host = members.back().host;
-        const std::uint32_t ranks = host.empty() ? 1 : ++planning.ranks[host];
-        options.ranks_per_host = std::max(options.ranks_per_host, ranks);
+        expect_renewal(id, version, now);
     }
-    options.ranks_per_host = std::min(options.ranks_per_host, plan::kStripesMax / share);
+    plan::ForestOptions options = planning.forest.options();
+    const std::uint32_t share = options.stripes / options.ranks_per_host;
+    options.ranks_per_host =
+        std::min(planning.forest.ranks_per_host(members), plan::kStripesMax / share);
     options.stripes = share * options.ranks_per_host;
     if (planning.forest.readers_in_all() == 0) planning.started = now;
     const bool fresh = now - planning.started < kFreshFor &&
@@ -93,12 +97,34 @@ void State::plan_gathered(Version& version, TimePoint now) {
     }
 }
 
+std::uint32_t State::renew_ms_of(const Version& version) const {
+    const std::size_t readers = version.planning->forest.readers_in_all();
+    return std::clamp<std::uint32_t>(static_cast<std::uint32_t>(readers * kRenewMsPerReader),
+                                     kRenewMsMin, options_.lease_ms / 4);
+}
+
+void State::expect_renewal(std::uint64_t peer, Version& version, TimePoint now) {
+    const double ms = kMissedRenewals * renew_ms_of(version) + kRenewalSlackMs;
+    version.planning->renewals.set(peer,
+                                   now + std::chrono::milliseconds(static_cast<std::int64_t>(ms)));
+}
+
+// Takes it out of the plan, until it is heard of again.
+void State::drop(std::uint64_t peer, Planning& planning) {
+    planning.accusers.erase(peer);
+    planning.rates.erase(peer);
+    planning.slow.erase(peer);
+    planning.renewals.forget(peer);
+    planning.forest.leave(peer);
+}
+
 // The peer holds the version now, or has all of it.
 void State::replan_holding(const Peer& peer, Version& version) {
     if (!version.planning) return;
     plan::Forest& forest = version.planning->forest;
     const plan::Member member = member_of(peer, version);
     if (forest.contains(member.id)) {
+        if (member.complete) version.planning->renewals.forget(member.id);
         if (member.complete) forest.finish(member.id);
         if (member.relays) forest.relay(member.id);
         forest.relieve();
@@ -111,8 +137,7 @@ void State::unplan(std::uint64_t peer, Version& version) {
     if (!version.planning) return;
     Planning& planning = *version.planning;
     std::erase(planning.gathering, peer);
-    planning.rates.erase(peer);
-    planning.forest.leave(peer);
+    drop(peer, planning);
     if (planning.forest.readers_in_all() == 0 && planning.gathering.empty()) {
         version.planning.reset();
     }
@@ -156,9 +181,7 @@ void State::suspect(std::uint64_t reader, Version& version, std::uint64_t holder
     accusers.insert(reader);
     const bool alone = planning.forest.only_reader(holder, reader);
     if (!planning.forest.complete(holder) && (alone || accusers.size() >= kAccusersMin)) {
-        planning.accusers.erase(holder);
-        planning.rates.erase(holder);
-        planning.forest.leave(holder);
+        drop(holder, planning);
         return;
     }
     planning.forest.suspend(holder);
@@ -188,9 +211,7 @@ void State::fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t
     const plan::Forest& forest = version.planning->forest;
     const Peer& reader = peers_.at(pull.peer);
     grant.stripes = forest.stripes();
-    grant.renew_ms = std::clamp<std::uint32_t>(
-        static_cast<std::uint32_t>(forest.readers_in_all() * kRenewMsPerReader), kRenewMsMin,
-        options_.lease_ms / 4);
+    grant.renew_ms = renew_ms_of(version);
     std::vector<std::uint64_t> passed(avoid.begin(), avoid.end());
     const auto is_new = [&](std::uint64_t id) {
         if (id == plan::kNobody || id == pull.peer) return false;

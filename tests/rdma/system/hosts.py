@@ -89,10 +89,19 @@ class Host:
         poll(self.active, f"the active port of {self.device}")
 
 
+# Programs of one host name would be taken for neighbours that share its memory and ports.
+NAMED = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"')
+
+
 class HostsTest(SystemTest):
     """Tests with programs on hosts that read over verbs alone."""
 
     HOSTS = 4  # that its tests use
+
+    def start(self, name: str, *arguments, environment=None, wrap=()) -> Program:
+        on = [host for host in self.hosts if host.address in arguments]
+        named = (*NAMED, on[0].device) if on else ()
+        return super().start(name, *arguments, environment=environment, wrap=(*named, *wrap))
 
     def setUp(self):
         super().setUp()

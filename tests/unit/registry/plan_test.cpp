@@ -166,6 +166,65 @@ TEST_CASE("plan: the readers of one that cannot be reached read elsewhere, the o
     CHECK(parents(fleet.renew(*back)).size() == 2);
 }
 
+TEST_CASE("plan: a reader that does not renew gives its room up, until it is heard of again") {
+    Fleet fleet;
+    const auto readers = fleet.start(15);
+    std::map<std::uint64_t, std::uint32_t> load;
+    for (const Reader& reader : readers) {
+        for (const auto& [stripe, parent] : parents(fleet.renew(reader))) ++load[parent];
+    }
+    const auto silent = std::find_if(readers.begin(), readers.end(), [&](const Reader& reader) {
+        return load[reader.peer.id] > 0;
+    });
+    for (int i = 0; i < 8; ++i) {
+        fleet.now += milliseconds(200);
+        load.clear();
+        for (const Reader& reader : readers) {
+            if (reader.peer.id == silent->peer.id) continue;
+            for (const auto& [stripe, parent] : parents(fleet.renew(reader))) ++load[parent];
+        }
+    }
+    CHECK(load[silent->peer.id] == 0);
+    for (const auto& [peer, count] : load)
+        CHECK(count <= 2);  // nobody has to send more than before
+    fleet.renew(*silent);
+    fleet.now += milliseconds(100);
+    CHECK(parents(fleet.renew(*silent)).size() == 2);
+}
+
+TEST_CASE("plan: the ranks of a host share the import of a version") {
+    Fleet fleet;
+    constexpr int kRanks = 4;
+    std::vector<Reader> readers;
+    std::map<std::uint64_t, std::string> host_of;
+    for (int i = 0; i < 2 * kRanks; ++i) {
+        const std::string host = fmt::format("host-{}", i % 2);
+        const auto lease = fleet.state.register_peer(
+            sample_peer(fmt::format("r{}", i), static_cast<std::uint8_t>(i + 2), host), fleet.now);
+        REQUIRE_OK(lease);
+        const PeerRef peer = lease.value().peer;
+        host_of[peer.id] = host;
+        const auto grant = fleet.state.open_pull(sample_pull(peer, "@1"), fleet.now);
+        REQUIRE_OK(grant);
+        REQUIRE_OK(fleet.state.hold(peer, sample_holding(1, false)));
+        readers.push_back({peer, grant.value().pull});
+    }
+    for (const Reader& reader : readers) fleet.renew(reader);
+    fleet.now += milliseconds(100);
+    std::map<std::string, std::uint32_t> imported;
+    for (const Reader& reader : readers) {
+        const Grant grant = fleet.renew(reader);
+        CHECK(grant.stripes == 2 * kRanks);
+        std::uint32_t own = 0;
+        for (const auto& [stripe, parent] : parents(grant)) {
+            own += host_of[parent] == host_of[reader.peer.id] ? 0 : 1;
+        }
+        CHECK(own == 2);
+        imported[host_of[reader.peer.id]] += own;
+    }
+    for (const auto& [host, count] : imported) CHECK(count == 2 * kRanks);
+}
+
 TEST_CASE("plan: one that gets much less than most becomes a leaf") {
     Fleet fleet;
     const auto readers = fleet.start(7);
