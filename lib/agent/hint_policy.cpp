@@ -36,10 +36,20 @@ Duration penance_after(std::uint32_t failures, Random& random) {
            (std::int64_t{1} << std::min(failures, kPenanceDoublings));
 }
 
+double RateMeter::take(TimePoint now, std::uint64_t bytes, std::uint64_t bytes_min) {
+    const bool first = since_ == TimePoint{};
+    const Duration period = now - since_;
+    const std::uint64_t got = bytes - bytes_;
+    if (!first && (period < kRatePeriodMin || got < bytes_min)) return 0;
+    since_ = now;
+    bytes_ = bytes;
+    return first ? 0 : static_cast<double>(got) / seconds(period);
+}
+
 Duration renew_after(Duration before, std::uint32_t lease_ms, std::uint32_t renew_ms) {
-    Duration longest = std::chrono::milliseconds(lease_ms) / 4;
-    if (renew_ms != 0) longest = std::min<Duration>(longest, std::chrono::milliseconds(renew_ms));
-    return std::min(before * 3 / 2, longest);
+    const Duration longest = std::chrono::milliseconds(lease_ms) / 4;
+    const Duration wanted = renew_ms == 0 ? before * 3 / 2 : std::chrono::milliseconds(renew_ms);
+    return std::min(wanted, longest);
 }
 
 }  // namespace weightcast::agent

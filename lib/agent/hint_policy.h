@@ -26,7 +26,20 @@ Role role_of(const registry::HolderHint& hint, std::uint32_t stripes);
 // For how long a holder is left alone that has failed `failures` times before; jittered.
 Duration penance_after(std::uint32_t failures, Random& random);
 
-// Time until the next renewal, without jitter, after one of `before`: ever longer.
+// What a reader tells of its rate.
+class RateMeter {
+  public:
+    // Bytes/s since it last told one, `bytes` being all that it has got; 0: that was too short ago,
+    // or brought less than `bytes_min`.
+    double take(TimePoint now, std::uint64_t bytes, std::uint64_t bytes_min);
+
+  private:
+    TimePoint since_{};
+    std::uint64_t bytes_ = 0;
+};
+
+// Time until the next renewal, without jitter, after one of `before`: what the registry asked for,
+// else ever longer.
 Duration renew_after(Duration before, std::uint32_t lease_ms, std::uint32_t renew_ms);
 
 }  // namespace weightcast::agent

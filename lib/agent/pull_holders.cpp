@@ -220,12 +220,7 @@ void PullSession::renew(TimePoint now) {
     if (renewing_) return;
     renewing_ = true;
     registry::RenewRequest request{{}, grant_.pull, {}, options_.holders_max};
-    if (rate_since_ != TimePoint{} && now - rate_since_ > kRatePeriodMin) {
-        const std::uint64_t bytes = bytes_verified_ - rate_bytes_;
-        request.rate = static_cast<double>(bytes) / seconds(now - rate_since_);
-    }
-    rate_since_ = now;
-    rate_bytes_ = bytes_verified_;
+    request.rate = rate_.take(now, bytes_verified_, 0);
     for (const auto& [peer, penance] : penance_) {
         if (penance.until > now) request.avoid.push_back(peer);
     }

@@ -41,6 +41,9 @@ std::future<Result<void>> PullSession::start(registry::Grant grant) {
         self->grant_ = std::move(grant);
         self->id_ = self->parts_.io.attach(self.get());
         self->last_progress_ = system_clock().now();
+        if (self->grant_.renew_ms != 0) {
+            self->renew_interval_ = std::chrono::milliseconds(self->grant_.renew_ms);
+        }
         self->next_renew_ = self->last_progress_ + self->renew_interval_;
         if (auto prepared = self->prepare(); !prepared) {
             self->fail(prepared.error());

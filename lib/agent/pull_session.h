@@ -172,8 +172,7 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     bool renewing_ = false;
     TimePoint next_renew_{};
     Duration renew_interval_{};
-    TimePoint rate_since_{};  // of what the registry is told with the next renewal
-    std::uint64_t rate_bytes_ = 0;
+    RateMeter rate_;
     TimePoint last_progress_{};
     std::string last_trouble_;
     Random random_;

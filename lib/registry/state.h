@@ -116,11 +116,11 @@ class State {
     struct Planning {
         explicit Planning(const plan::ForestOptions& options) : forest(options) {}
         plan::Forest forest;
-        std::vector<std::uint64_t> gathering;                  // peers that are about to be planned
-        TimePoint since{};                                     // of the first of them
-        TimePoint last{};                                      // that one came
-        TimePoint started{};                                   // when the first reader was planned
-        std::unordered_map<std::uint64_t, double> rates;       // of readers, bytes/s
+        std::vector<std::uint64_t> gathering;             // peers that are about to be planned
+        TimePoint since{};                                // of the first of them
+        TimePoint last{};                                 // that one came
+        TimePoint started{};                              // when the first reader was planned
+        std::unordered_map<std::uint64_t, double> rates;  // of readers, bytes/s
         std::unordered_map<std::uint64_t, std::uint32_t> slow;  // how often in a row
         TimePoint demoted{};                                    // one of them, lately
         Deadlines renewals;                                     // of readers
@@ -193,7 +193,7 @@ class State {
     void plan_gathered(Version& version, TimePoint now);
     void expect_renewal(std::uint64_t peer, Version& version, TimePoint now);
     void drop(std::uint64_t peer, Planning& planning);
-    std::uint32_t renew_ms_of(const Version& version) const;
+    std::uint32_t renew_ms_of(const Version& version, TimePoint now) const;
     void replan_holding(const Peer& peer, Version& version);
     void unplan(std::uint64_t peer, Version& version);
     void note_rate(const Peer& reader, Version& version, double rate, TimePoint now);

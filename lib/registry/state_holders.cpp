@@ -231,6 +231,7 @@ Result<Grant> State::renew_pull(const RenewRequest& request, TimePoint now) {
     shun(*reader, version, request.avoid);
     note_rate(*reader, version, request.rate, now);
     Grant grant = fill_grant(request.pull, found->second, request.avoid, request.holders_max);
+    if (grant.stripes != 0) grant.renew_ms = renew_ms_of(version, now);
     if (wait > Duration::zero()) {
         const auto ms = std::chrono::ceil<std::chrono::milliseconds>(wait).count();
         grant.plan_ms = static_cast<std::uint32_t>(ms);

@@ -7,9 +7,12 @@ namespace weightcast::registry {
 namespace {
 
 constexpr std::size_t kAncestorsMax = 8;  // hinted to a reader
-// So that no more than 1000 a second come from those that have nothing to tell.
+// So that no more than 1000 renewals a second come, or 10000 while a fleet starts and is planned
+// anew.
 constexpr std::uint32_t kRenewMsPerReader = 1;
 constexpr std::uint32_t kRenewMsMin = 250;
+constexpr std::uint32_t kFreshReadersPerRenewMs = 10;
+constexpr std::uint32_t kFreshRenewMsMin = 40;
 // While a fleet starts, all are planned anew with those that come: the head start that they lose is
 // short, and the plan is better, above all in racks.
 constexpr auto kFreshFor = std::chrono::milliseconds(500);
@@ -97,14 +100,18 @@ void State::plan_gathered(Version& version, TimePoint now) {
     }
 }
 
-std::uint32_t State::renew_ms_of(const Version& version) const {
-    const std::size_t readers = version.planning->forest.readers_in_all();
-    return std::clamp<std::uint32_t>(static_cast<std::uint32_t>(readers * kRenewMsPerReader),
-                                     kRenewMsMin, options_.lease_ms / 4);
+std::uint32_t State::renew_ms_of(const Version& version, TimePoint now) const {
+    const Planning& planning = *version.planning;
+    const auto readers = static_cast<std::uint32_t>(planning.forest.readers_in_all());
+    const std::uint32_t ms = now - planning.started < kFreshFor
+                                 ? std::max(readers / kFreshReadersPerRenewMs, kFreshRenewMsMin)
+                                 : std::max(readers * kRenewMsPerReader, kRenewMsMin);
+    return std::min(ms, options_.lease_ms / 4);
 }
 
 void State::expect_renewal(std::uint64_t peer, Version& version, TimePoint now) {
-    const double ms = kMissedRenewals * renew_ms_of(version) + kRenewalSlackMs;
+    const std::uint32_t each = std::max(renew_ms_of(version, now), kRenewMsMin);
+    const double ms = kMissedRenewals * each + kRenewalSlackMs;
     version.planning->renewals.set(peer,
                                    now + std::chrono::milliseconds(static_cast<std::int64_t>(ms)));
 }
@@ -211,7 +218,6 @@ void State::fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t
     const plan::Forest& forest = version.planning->forest;
     const Peer& reader = peers_.at(pull.peer);
     grant.stripes = forest.stripes();
-    grant.renew_ms = renew_ms_of(version);
     std::vector<std::uint64_t> passed(avoid.begin(), avoid.end());
     const auto is_new = [&](std::uint64_t id) {
         if (id == plan::kNobody || id == pull.peer) return false;

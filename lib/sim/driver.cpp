@@ -60,6 +60,7 @@ void Driver::begin() {
                        options_.scheduler);
     reading_ = true;
     planned_ns_ = events_.now_ns();
+    if (grant_.renew_ms != 0) renew_interval_ = std::chrono::milliseconds(grant_.renew_ms);
     next_renew_ns_ = planned_ns_ + renew_interval_.count();
     for (const registry::HolderHint& hint : grant_.holders) add_hint(hint);
     apply_plan();

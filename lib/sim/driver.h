@@ -67,7 +67,6 @@ class Driver {
     void add_hint(const registry::HolderHint& hint);
     void apply_plan();
     void lose_holder(agent::HolderIndex index);
-    double take_rate();
     void renew();
     void on_grant();
     TimePoint now() const { return events_.now(); }
@@ -88,8 +87,7 @@ class Driver {
     bool renewing_ = false;
     std::int64_t next_renew_ns_ = 0;
     Duration renew_interval_{};
-    std::int64_t rate_since_ns_ = 0;  // of what the registry is told with the next renewal
-    std::uint64_t rate_bytes_ = 0;
+    agent::RateMeter rate_;
     std::int64_t wake_ns_ = INT64_MAX;  // of the earliest wake event that is to come
     bool started_ = false;
     bool reading_ = false;

@@ -52,18 +52,6 @@ void Driver::lose_holder(agent::HolderIndex index) {
     next_renew_ns_ = events_.now_ns();
 }
 
-// What it got a second since this was last asked; 0: too little to tell.
-double Driver::take_rate() {
-    const Duration since(events_.now_ns() - rate_since_ns_);
-    const std::uint64_t bytes = network_.bytes_held(rank_) - rate_bytes_;
-    const bool first = rate_since_ns_ == 0;
-    if (!first && bytes < options_.rate_chunks_min * network_.chunk_bytes()) return 0;
-    rate_since_ns_ = events_.now_ns();
-    rate_bytes_ += bytes;
-    if (first || since <= agent::kRatePeriodMin) return 0;
-    return static_cast<double>(bytes) / seconds(since);
-}
-
 void Driver::renew() {
     renew_interval_ = agent::renew_after(renew_interval_, options_.lease_ms, grant_.renew_ms);
     if (scheduler_->live_holders() == 0) renew_interval_ = agent::kRenewFirst;
@@ -73,7 +61,8 @@ void Driver::renew() {
     if (renewing_) return;
     renewing_ = true;
     registry::RenewRequest request{{}, grant_.pull, {}, agent::kHoldersMax};
-    request.rate = take_rate();
+    request.rate = rate_.take(now(), network_.bytes_held(rank_),
+                              options_.rate_chunks_min * network_.chunk_bytes());
     for (const auto& [peer, penance] : penance_) {
         if (penance.until_ns > events_.now_ns()) request.avoid.push_back(peer);
     }

@@ -21,6 +21,7 @@ import threading
 import time
 
 import report
+import simulated
 from network import HEADER_FLOOR, PREFIX, Network, Unavailable, take_lock
 from peer import WEIGHTS, Failure, Job
 from peers import PEERS
@@ -34,6 +35,7 @@ FIRST_BYTES = 64 << 10  # More than a receiver gets of anything but the file.
 STALL_S = 40  # No receiver got anything for so long: it hangs.
 STALL_BYTES = 256 << 10
 DEFAULT_PEERS = [name for name in PEERS if name not in ("chain-sorted", "weightcast-labels")]
+DEFAULT_PEERS.insert(DEFAULT_PEERS.index("weightcast") + 1, simulated.NAME)
 
 
 class Case:
@@ -244,6 +246,11 @@ class Bench:
         for case in cases:
             for number in range(self.options.rounds):
                 for name in self._peers(case):
+                    if name == simulated.NAME:
+                        samples.append(report.Sample(
+                            case, name, number, self.options.bytes,
+                            simulated.simulate(case, self.options, number)))
+                        continue
                     reason = self._why_not(case, PEERS[name])
                     if reason:
                         skipped[(name, reason)] = None
@@ -284,8 +291,8 @@ def parse():
     add("--rounds", type=int, default=3)
     add("--seed", type=int, default=1, help="of the random order in racks")
     # Small chunks, since the links are slow: one of 64 KiB takes 2.6 ms at 200 Mbit/s.
-    add("--serve-arguments", default="--chunk-bytes=65536", metavar="ARGUMENTS", 
-        help="more for p2p-serve, as in --serve-arguments=--chunk-bytes=262144")
+    add("--chunk-bytes", type=int, default=65536, help="of weightcast (%(default)s)")
+    add("--serve-arguments", default="", metavar="ARGUMENTS", help="more for p2p-serve")
     add("--pull-arguments", default="", metavar="ARGUMENTS", help="more for p2p-pull")
     add("--labels", default="--label=rack={rack}", metavar="ARGUMENTS",
         help="of weightcast-labels, for p2p-serve and p2p-pull; {host} and {rack} are replaced")
@@ -299,8 +306,8 @@ def parse():
         options.bytes, options.peers = 8 * MIB, "weightcast,chain"
     options.peers = options.peers.split(",")
     for name in options.peers:
-        if name not in PEERS:
-            parser.error(f"no peer {name}; there are {', '.join(PEERS)}")
+        if name not in (*PEERS, simulated.NAME):
+            parser.error(f"no peer {name}; there are {', '.join(PEERS)}, {simulated.NAME}")
     if options.rounds < 1 or options.bytes < MIB or options.bytes % MIB:
         parser.error("at least one round, and a multiple of 1 MiB")
     return options
