@@ -2,13 +2,20 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <cerrno>
 #include <filesystem>
 #include <system_error>
 
 namespace weightcast {
+namespace {
+
+constexpr std::uint64_t kStatBlockBytes = 512;  // of st_blocks, whatever the file system
+
+}  // namespace
 
 Result<UniqueFd> open_file(const std::string& path, int flags, unsigned mode) {
     UniqueFd fd(::open(path.c_str(), flags | O_CLOEXEC, mode));
@@ -80,6 +87,16 @@ Result<UniqueFd> open_beneath(int directory, const std::string& path, int flags,
 
 Result<void> reserve_file(int fd, std::uint64_t bytes, const std::string& name) {
     if (bytes == 0) return success();
+    struct ::statfs system {};
+    struct ::stat file {};
+    if (::fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC && ::fstat(fd, &file) == 0) {
+        const std::uint64_t room =
+            std::uint64_t{system.f_bavail} * static_cast<std::uint64_t>(system.f_bsize) +
+            static_cast<std::uint64_t>(file.st_blocks) * kStatBlockBytes;
+        if (system.f_blocks == 0 || bytes <= room) return success();
+        return system_error(ENOSPC,
+                            fmt::format("{} needs {} bytes, there are {}", name, bytes, room));
+    }
     int status = 0;
     do {
         status = ::fallocate(fd, 0, 0, static_cast<::off_t>(bytes)) == 0 ? 0 : errno;

@@ -26,7 +26,9 @@ Result<void> write_exactly(int fd, std::span<const std::byte> bytes, std::uint64
 Result<UniqueFd> open_beneath(int directory, const std::string& path, int flags,
                               unsigned mode = 0644);
 
-// Gives a file of `bytes` bytes its room on the disk, if the file system can. Errors: no_space.
+// Gives a file of `bytes` bytes its room on the disk, if the file system can. In memory (tmpfs) it
+// only looks whether there is room, since there the kernel would fill all of it with zeros first.
+// Errors: no_space.
 Result<void> reserve_file(int fd, std::uint64_t bytes, const std::string& name);
 
 // Removes a directory and all below it, following no symbolic link; nothing if it is not there.
