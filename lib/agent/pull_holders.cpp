@@ -210,6 +210,15 @@ void PullSession::report(const Holder& holder, registry::ReportKind kind,
     });
 }
 
+bool PullSession::all_parents_linked() const {
+    return std::all_of(grant_.holders.begin(), grant_.holders.end(), [&](const auto& hint) {
+        return hint.stripes.empty() ||
+               std::any_of(holders_.begin(), holders_.end(), [&](const Holder& holder) {
+                   return holder.connected && holder.hint.peer.id == hint.peer.id;
+               });
+    });
+}
+
 // Asks for fresh hints: soon after the start and after a loss, ever less often while all goes well.
 void PullSession::renew(TimePoint now) {
     renew_interval_ = renew_after(renew_interval_, parts_.membership.lease_ms(), grant_.renew_ms);
@@ -221,6 +230,7 @@ void PullSession::renew(TimePoint now) {
     renewing_ = true;
     registry::RenewRequest request{{}, grant_.pull, {}, options_.holders_max};
     request.rate = rate_.take(now, bytes_verified_, 0);
+    if (all_parents_linked()) request.known = grant_.digest;
     for (const auto& [peer, penance] : penance_) {
         if (penance.until > now) request.avoid.push_back(peer);
     }
@@ -269,6 +279,10 @@ void PullSession::on_grant(Result<registry::Grant> grant) {
         return fail({Code::conflict, 0,
                      fmt::format("{}@{} has another digest at the registry now", manifest_.model,
                                  manifest_.version)});
+    }
+    if (grant.value().unchanged) {
+        grant_.renew_ms = grant.value().renew_ms;
+        return;
     }
     grant_ = std::move(grant).value();
     use_grant();

@@ -211,6 +211,8 @@ void visit(V& v, M& m) {
     v.optional("stripes", m.stripes);
     v.optional("plan_ms", m.plan_ms);
     v.optional("renew_ms", m.renew_ms);
+    v.optional("digest", m.digest);
+    v.optional("unchanged", m.unchanged);
 }
 
 template <typename V, Is<RenewRequest> M>
@@ -220,6 +222,7 @@ void visit(V& v, M& m) {
     v.optional("avoid", m.avoid);
     v.optional("holders_max", m.holders_max);
     v.optional("rate", m.rate);
+    v.optional("known", m.known);
 }
 
 template <typename V, Is<CloseRequest> M>

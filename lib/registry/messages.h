@@ -200,6 +200,8 @@ struct Grant {
     std::uint32_t stripes = 0;        // of the plan, chunk % stripes; 0: there is none yet
     std::uint32_t plan_ms = 0;        // not 0: renew after so long to get one
     std::uint32_t renew_ms = 0;       // not 0: renew so often, for the plan may change
+    std::uint64_t digest = 0;         // of what the plan has this reader do; 0: there is no plan
+    bool unchanged = false;           // `holders` is empty: they are as the reader knows them
 };
 
 struct RenewRequest {
@@ -207,7 +209,8 @@ struct RenewRequest {
     std::uint64_t pull = 0;
     std::vector<std::uint64_t> avoid;  // ids of peers that failed this reader
     std::uint32_t holders_max = 16;
-    double rate = 0;  // bytes/s that it got since the last renewal; 0: too short a time
+    double rate = 0;          // bytes/s that it got since the last renewal; 0: too short a time
+    std::uint64_t known = 0;  // Grant::digest of what it does; 0: it wants all hints
 };
 
 struct CloseRequest {

@@ -232,6 +232,10 @@ Result<Grant> State::renew_pull(const RenewRequest& request, TimePoint now) {
     note_rate(*reader, version, request.rate, now);
     Grant grant = fill_grant(request.pull, found->second, request.avoid, request.holders_max);
     if (grant.stripes != 0) grant.renew_ms = renew_ms_of(version, now);
+    if (grant.digest != 0 && grant.digest == request.known && request.avoid.empty()) {
+        grant.unchanged = true;
+        grant.holders.clear();
+    }
     if (wait > Duration::zero()) {
         const auto ms = std::chrono::ceil<std::chrono::milliseconds>(wait).count();
         grant.plan_ms = static_cast<std::uint32_t>(ms);

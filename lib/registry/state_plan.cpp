@@ -27,6 +27,27 @@ constexpr std::size_t kRatesMin = 3;     // known, to tell who is slow
 constexpr auto kDemotionInterval = std::chrono::milliseconds(200);  // others may only wait for it
 constexpr std::size_t kOthersMax = 2;  // holders beyond parents and ancestors
 
+// Of what a reader makes of these holders and can be changed. Never 0.
+std::uint64_t digest_of(const Grant& grant) {
+    std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a, by words
+    const auto add = [&hash](std::uint64_t word) {
+        hash = (hash ^ word) * 0x100000001b3;
+        hash ^= hash >> 32U;
+    };
+    add(grant.stripes);
+    for (const HolderHint& hint : grant.holders) {
+        add(hint.peer.id);
+        for (const std::uint32_t stripe : hint.stripes) add(stripe);
+        add(hint.ancestor ? 1 : 0);
+        add(hint.serve_rate_max);
+        add(hint.serve_rate_max == 0 ? 0 : hint.readers);
+        add(hint.holding.keys.size());
+        add(hint.holding.extents.size());
+        add(hint.holding.complete ? 1 : 0);
+    }
+    return std::max<std::uint64_t>(hash, 1);
+}
+
 }  // namespace
 
 plan::Member State::member_of(const Peer& peer, Version& version) const {
@@ -255,6 +276,7 @@ void State::fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t
             grant.holders.back().ancestor = true;
         }
     }
+    grant.digest = digest_of(grant);
     const std::size_t planned = grant.holders.size();
     const auto room = static_cast<std::uint32_t>(
         planned >= count_max ? 0 : std::min<std::size_t>(count_max - planned, kOthersMax));

@@ -61,6 +61,14 @@ void Driver::renew() {
     if (renewing_) return;
     renewing_ = true;
     registry::RenewRequest request{{}, grant_.pull, {}, agent::kHoldersMax};
+    const auto linked = [&](const registry::HolderHint& hint) {
+        return hint.stripes.empty() ||
+               std::any_of(holders_.begin(), holders_.end(), [&](const Holder& holder) {
+                   return holder.connected && holder.peer == hint.peer.id;
+               });
+    };
+    const auto& hints = grant_.holders;
+    if (std::all_of(hints.begin(), hints.end(), linked)) request.known = grant_.digest;
     request.rate = rate_.take(now(), network_.bytes_held(rank_),
                               options_.rate_chunks_min * network_.chunk_bytes());
     for (const auto& [peer, penance] : penance_) {
@@ -78,9 +86,13 @@ void Driver::renew() {
 void Driver::on_grant() {
     renewing_ = false;
     if (!reading_ || !*answer_) return;
-    grant_ = std::move(*answer_).value();
-    for (const registry::HolderHint& hint : grant_.holders) add_hint(hint);
-    apply_plan();
+    if (answer_->value().unchanged) {
+        grant_.renew_ms = answer_->value().renew_ms;
+    } else {
+        grant_ = std::move(*answer_).value();
+        for (const registry::HolderHint& hint : grant_.holders) add_hint(hint);
+        apply_plan();
+    }
     step();
 }
 

@@ -225,6 +225,44 @@ TEST_CASE("plan: the ranks of a host share the import of a version") {
     for (const auto& [host, count] : imported) CHECK(count == 2 * kRanks);
 }
 
+TEST_CASE("plan: who knows its hints is told when they change, and not before") {
+    Fleet fleet;
+    const auto readers = fleet.start(7);
+    const auto ask = [&](const Reader& reader, std::uint64_t known) {
+        RenewRequest request{reader.peer, reader.pull, {}, 16};
+        request.known = known;
+        const auto grant = fleet.state.renew_pull(request, fleet.now);
+        REQUIRE_OK(grant);
+        return grant.value();
+    };
+    std::map<std::uint64_t, Grant> known;
+    for (const Reader& reader : readers) known[reader.peer.id] = fleet.renew(reader);
+    for (const Reader& reader : readers) {
+        const Grant& before = known[reader.peer.id];
+        REQUIRE(before.digest != 0);
+        CHECK_FALSE(before.unchanged);
+        const Grant again = ask(reader, before.digest);
+        CHECK(again.unchanged);
+        CHECK(again.holders.empty());
+        CHECK(again.renew_ms > 0);
+        CHECK_FALSE(ask(reader, before.digest + 1).holders.empty());
+    }
+    const std::uint64_t gone = readers.front().peer.id;
+    fleet.state.leave(readers.front().peer);
+    for (const Reader& reader : readers) {
+        if (reader.peer.id == gone) continue;
+        const Grant& before = known[reader.peer.id];
+        const bool knew = std::any_of(
+            before.holders.begin(), before.holders.end(),
+            [&](const HolderHint& hint) { return hint.peer.id == gone && !hint.stripes.empty(); });
+        const Grant now = ask(reader, before.digest);
+        if (!knew) continue;
+        CHECK_FALSE(now.unchanged);
+        CHECK(parents(now).size() == 2);
+        CHECK(parents(now) != parents(before));
+    }
+}
+
 TEST_CASE("plan: one that gets much less than most becomes a leaf") {
     Fleet fleet;
     const auto readers = fleet.start(7);
