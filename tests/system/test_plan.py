@@ -38,10 +38,10 @@ class Planning(SystemTest):
         events = self.run_program("p2p-plan", "show", "--bytes", "1G", "--topology", topology,
                                   "--stripes", "4", "--json").events()
         edges = [event for event in events if event["event"] == "edge"]
-        self.assertEqual(len(edges), 15 * 4)
+        self.assertEqual(len(edges), 15 * 8)  # 4 for each of two ranks a host
         self.assertEqual(len({(edge["stripe"], edge["rank"]) for edge in edges}), len(edges))
         self.assertEqual(events[-1]["event"], "plan")
-        self.assertEqual(events[-1]["stripes"], 4)
+        self.assertEqual(events[-1]["stripes"], 8)
 
     def test_pictures_are_well_formed(self):
         trees, time_space = self.folder / "trees.svg", self.folder / "time_space.svg"
