@@ -6,6 +6,7 @@
 #include "registry/client.h"
 #include "registry/server.h"
 #include "tools/cli.h"
+#include "tools/topology_file.h"
 
 namespace weightcast {
 namespace {
@@ -20,6 +21,7 @@ constexpr cli::Program kProgram{
 struct Options {
     registry::ServerOptions server;
     std::string token_file;
+    std::string topology_file;
     bool json = false;
 };
 
@@ -34,6 +36,10 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
         "directory of the durable state, made if missing")(
         "token-file", po::value(&options.token_file)->value_name("FILE"),
         "bearer token that every request must carry")(
+        "topology", po::value(&options.topology_file)->value_name("FILE"),
+        "racks, their uplinks and ports of hosts, which count more than what peers tell")(
+        "rack-label", po::value(&server.placement.rack_label)->value_name("NAME"),
+        "label of a peer that names its rack (default: rack)")(
         "lease-ms", po::value(&server.lease_ms)->default_value(server.lease_ms)->value_name("N"),
         "a peer that is silent for so long, and a grace, is taken for dead")(
         "json", po::bool_switch(&options.json), "print one line of JSON on stdout when usable");
@@ -53,6 +59,13 @@ Result<void> run(Options options) {
     const cli::SignalWait signals;
     if (!options.token_file.empty()) {
         WEIGHTCAST_TRY(options.server.token, registry::read_token_file(options.token_file));
+    }
+    if (!options.topology_file.empty()) {
+        WEIGHTCAST_TRY(const plan::Topology topology,
+                       cli::read_topology(options.topology_file, false));
+        registry::Placement placement = registry::placement_of(topology);
+        placement.rack_label = options.server.placement.rack_label;
+        options.server.placement = std::move(placement);
     }
     WEIGHTCAST_TRY(const auto server, registry::Server::start(options.server));
     if (options.json) {

@@ -108,7 +108,7 @@ using Index = std::unordered_map<std::string, std::uint32_t>;
 
 class TopologyReader {
   public:
-    Result<Topology> read(const json::object& root) {
+    Result<Topology> read(const json::object& root, bool needs_source) {
         for (const auto& field : root) {
             const std::string_view name = field.key();
             if (name != "racks" && name != "hosts" && name != "ranks" && name != "sources") {
@@ -128,7 +128,7 @@ class TopologyReader {
         const auto& ranks = topology_.ranks;
         const bool source = std::any_of(ranks.begin(), ranks.end(),
                                         [](const RankSpec& rank) { return rank.source; });
-        if (!source) return invalid("ranks", "none of them is a source");
+        if (needs_source && !source) return invalid("ranks", "none of them is a source");
         return std::move(topology_);
     }
 
@@ -269,7 +269,7 @@ class TopologyReader {
 
 }  // namespace
 
-Result<Topology> parse_topology(std::string_view text) {
+Result<Topology> parse_topology(std::string_view text, bool needs_source) {
     if (text.size() > kTextBytesMax) {
         return invalid("its text", fmt::format("has more than {} bytes", kTextBytesMax));
     }
@@ -282,7 +282,7 @@ Result<Topology> parse_topology(std::string_view text) {
     if (failed) return invalid("its text", failed.message());
     const json::object* object = root.if_object();
     if (object == nullptr) return invalid("its text", "is not an object");
-    return TopologyReader().read(*object);
+    return TopologyReader().read(*object, needs_source);
 }
 
 }  // namespace weightcast::plan

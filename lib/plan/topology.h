@@ -51,7 +51,8 @@ struct FleetOptions {
 Topology make_fleet(const FleetOptions& options);
 
 // Reads a topology, described in docs/topology.md.
-// Errors: invalid_input (naming the field, and the limit if one is hit).
-Result<Topology> parse_topology(std::string_view json);
+// Errors: invalid_input (naming the field, and the limit if one is hit; no source where one is
+// needed).
+Result<Topology> parse_topology(std::string_view json, bool needs_source = true);
 
 }  // namespace weightcast::plan

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "registry/placement.h"
 #include "weightcast/result.h"
 
 namespace weightcast::registry {
@@ -13,6 +14,7 @@ struct ServerOptions {
     std::string listen = "127.0.0.1:7070";  // HOST:PORT; port 0: any free one
     std::string store_directory;            // durable state; empty: in memory only
     std::string token;  // bearer token that every request must carry; empty: none
+    Placement placement;
     std::uint32_t lease_ms = 5000;
     std::uint32_t grace_ms = 2000;         // added to a lease before it is taken for dead
     std::uint32_t request_ms_max = 10000;  // from the first byte of a request to its end

@@ -166,6 +166,7 @@ Result<void> Server::Implementation::open_service() {
         WEIGHTCAST_TRY(store, open_sqlite_store({.directory = options.store_directory}));
     }
     StateOptions state_options;
+    state_options.placement = options.placement;
     state_options.lease_ms = options.lease_ms;
     state_options.grace_ms = options.grace_ms;
     WEIGHTCAST_TRY(service, Service::create(state_options, std::move(store), system_clock(),

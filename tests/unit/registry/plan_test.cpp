@@ -307,6 +307,34 @@ TEST_CASE("plan: each byte enters a rack about once") {
     for (const auto& [rack, count] : entered) CHECK(count == 2);
 }
 
+TEST_CASE("plan: what a topology says of a host counts more than what its peers tell") {
+    plan::FleetOptions fleet_options;
+    fleet_options.receivers = 7;
+    fleet_options.racks = 2;
+    plan::Topology topology = plan::make_fleet(fleet_options);
+    for (std::size_t i = 0; i < topology.hosts.size(); ++i) {
+        topology.hosts[i].name = i == 0 ? "host-source" : fmt::format("host-r{}", i - 1);
+    }
+    StateOptions options;
+    options.placement = placement_of(topology);
+    Fleet fleet(options);
+    std::vector<Reader> readers;
+    for (int i = 0; i < 7; ++i) readers.push_back(fleet.open(fmt::format("r{}", i), "wrong"));
+    for (const Reader& reader : readers) fleet.renew(reader);
+    fleet.now += milliseconds(100);
+    std::map<std::uint64_t, std::uint32_t> rack_of{{fleet.source.id, 0}};
+    for (std::size_t i = 0; i < readers.size(); ++i) {
+        rack_of[readers[i].peer.id] = topology.hosts[i + 1].rack;
+    }
+    std::uint32_t crossed = 0;
+    for (const Reader& reader : readers) {
+        for (const auto& [stripe, parent] : parents(fleet.renew(reader))) {
+            crossed += rack_of[parent] == rack_of[reader.peer.id] ? 0 : 1;
+        }
+    }
+    CHECK(crossed <= 3);  // about once for each stripe, into the rack without the source
+}
+
 TEST_CASE("plan: who is done is a source for those that come later") {
     Fleet fleet;
     const auto readers = fleet.start(1);
