@@ -6,7 +6,6 @@
 #include "registry/client.h"
 #include "registry/server.h"
 #include "tools/cli.h"
-#include "tools/topology_file.h"
 
 namespace weightcast {
 namespace {
@@ -61,11 +60,7 @@ Result<void> run(Options options) {
         WEIGHTCAST_TRY(options.server.token, registry::read_token_file(options.token_file));
     }
     if (!options.topology_file.empty()) {
-        WEIGHTCAST_TRY(const plan::Topology topology,
-                       cli::read_topology(options.topology_file, false));
-        registry::Placement placement = registry::placement_of(topology);
-        placement.rack_label = options.server.placement.rack_label;
-        options.server.placement = std::move(placement);
+        WEIGHTCAST_CHECK(registry::read_placement(options.topology_file, options.server.placement));
     }
     WEIGHTCAST_TRY(const auto server, registry::Server::start(options.server));
     if (options.json) {

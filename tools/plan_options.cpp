@@ -4,9 +4,10 @@
 
 #include <algorithm>
 #include <boost/program_options/value_semantic.hpp>
+#include <fstream>
+#include <sstream>
 
 #include "tools/plan_units.h"
-#include "tools/topology_file.h"
 
 namespace weightcast::plan_tool {
 namespace {
@@ -64,12 +65,20 @@ po::options_description describe(Texts& texts, Options& options) {
     return known;
 }
 
+Result<plan::Topology> read_topology(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    text << file.rdbuf();
+    if (!file) return Error{Code::io, 0, fmt::format("cannot read the topology {}", path)};
+    return plan::parse_topology(text.str());
+}
+
 Result<plan::Topology> make_topology(const Texts& texts) {
     if (!texts.topology.empty()) {
         if (texts.receivers != 0) {
             return Error{Code::invalid_input, 0, "--receivers and --topology exclude each other"};
         }
-        return cli::read_topology(texts.topology, true);
+        return read_topology(texts.topology);
     }
     if (texts.receivers < 1 || texts.receivers > kReceiversMax) {
         return Error{Code::invalid_input, 0,

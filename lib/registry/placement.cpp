@@ -1,11 +1,14 @@
 #include "registry/placement.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
+#include <fstream>
+#include <sstream>
 
 namespace weightcast::registry {
 
-Placement placement_of(const plan::Topology& topology) {
-    Placement placement;
+void add_topology(const plan::Topology& topology, Placement& placement) {
     for (const plan::HostSpec& host : topology.hosts) {
         placement.hosts[host.name].rack = topology.racks[host.rack].name;
     }
@@ -20,7 +23,16 @@ Placement placement_of(const plan::Topology& topology) {
                 placement.rack_rate > 0 ? std::min(placement.rack_rate, rate) : rate;
         }
     }
-    return placement;
+}
+
+Result<void> read_placement(const std::string& path, Placement& placement) {
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    text << file.rdbuf();
+    if (!file) return Error{Code::io, 0, fmt::format("cannot read the topology {}", path)};
+    WEIGHTCAST_TRY(const plan::Topology topology, plan::parse_topology(text.str(), false));
+    add_topology(topology, placement);
+    return success();
 }
 
 }  // namespace weightcast::registry

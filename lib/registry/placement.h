@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "plan/topology.h"
+#include "weightcast/result.h"
 
 namespace weightcast::registry {
 
@@ -20,7 +21,10 @@ struct Placement {
     double rack_rate = 0;  // bytes/s of the slowest uplink; 0: that of one reader
 };
 
-// Of the hosts of a topology; its ranks tell only their ports' rates.
-Placement placement_of(const plan::Topology& topology);
+// Adds the hosts of a topology; its ranks tell only their ports' rates.
+void add_topology(const plan::Topology& topology, Placement& placement);
+// The same from a file (docs/topology.md), which need not name a source.
+// Errors: io (the file), invalid_input (what it says).
+Result<void> read_placement(const std::string& path, Placement& placement);
 
 }  // namespace weightcast::registry

@@ -57,7 +57,8 @@ class Weightcast(Peer):
         common = self._common(job, 0)
         common[1] += f":{REGISTRY_PORT}"
         server(job, 0, [job.options.build / "tools" / "p2p-serve", job.source, "--model", MODEL,
-                        "--chunk-bytes", job.options.chunk_bytes, *common, *shlex.split(job.options.serve_arguments)],
+                        "--chunk-bytes", job.options.chunk_bytes, *common,
+                        *shlex.split(job.options.serve_arguments)],
                lambda line: json.loads(line)["event"] == "ready")
 
     def receiver(self, job, host):

@@ -316,7 +316,7 @@ TEST_CASE("plan: what a topology says of a host counts more than what its peers 
         topology.hosts[i].name = i == 0 ? "host-source" : fmt::format("host-r{}", i - 1);
     }
     StateOptions options;
-    options.placement = placement_of(topology);
+    add_topology(topology, options.placement);
     Fleet fleet(options);
     std::vector<Reader> readers;
     for (int i = 0; i < 7; ++i) readers.push_back(fleet.open(fmt::format("r{}", i), "wrong"));
