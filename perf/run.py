@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""All benchmarks, one after the other: transfers, the registry under load, planning. The lab of
-shaped links, perf/lab, takes hours, and is run from here only to see that it works."""
+"""All benchmarks, one after the other: transfers, the registry under load, differences of
+chunks, planning. The lab of shaped links, perf/lab, takes hours, and is run from here only to see
+that it works."""
 
 import argparse
 import pathlib
@@ -18,10 +19,12 @@ def main():
     options = parser.parse_args()
     transfer = [sys.executable, PERF / "transfer/transfer.py", options.build]
     load = [sys.executable, PERF / "registry_load/registry_load.py", options.build]
+    delta = [options.build / "perf/delta/delta-bench"]
     plan = [options.build / "perf/plan/plan-bench"]
     if options.quick:
         transfer.append("--quick")
         load += ["--agents", "500", "--connections", "20", "--seconds", "1"]
+        delta.append("1")
         plan.append("1")
     if options.csv:
         transfer += ["--csv", options.csv]
@@ -29,6 +32,8 @@ def main():
     failed = subprocess.run(transfer, check=False).returncode != 0
     print("\n# The registry under load\n", flush=True)
     failed |= subprocess.run(load, check=False).returncode != 0
+    print("\n# Differences of chunks\n", flush=True)
+    failed |= subprocess.run(delta, check=False).returncode != 0
     print("\n# Planning\n", flush=True)
     failed |= subprocess.run(plan, check=False).returncode != 0
     if options.quick:

@@ -21,6 +21,7 @@ FUNCTION_LINES_MAX = 70
 LIB_ARROWS = {
     "public": set(),
     "base": set(),
+    "delta": {"base"},
     "model": {"base"},
     "plan": {"base", "model"},
     "fabric": {"base"},
