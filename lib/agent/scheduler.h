@@ -199,6 +199,7 @@ class PullScheduler {
     std::uint32_t cursor_ = 0;  // for sequential reading while no relay is known
     bool relays_seen_ = false;
     TimePoint next_deadline_ = TimePoint::max();
+    Duration lateness_{};  // of the caller, behind the deadlines that it was given
 };
 
 }  // namespace weightcast::agent

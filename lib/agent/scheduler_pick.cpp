@@ -183,6 +183,9 @@ void PullScheduler::pages(TimePoint now, std::vector<Action>& actions) {
 }
 
 void PullScheduler::next_actions(TimePoint now, std::vector<Action>& actions) {
+    // Who is called late is not to call others late: on an overloaded host all are.
+    const Duration late = now > next_deadline_ ? now - next_deadline_ : Duration::zero();
+    lateness_ = std::max(late, lateness_ * 15 / 16);
     next_deadline_ = TimePoint::max();
     now_ = now;
     for (const HolderIndex index : to_quarantine_) {

@@ -8,7 +8,8 @@ namespace weightcast::agent {
 namespace {
 
 constexpr int kScanned = 1024;  // chunks of a stripe that are looked at for one that a parent has
-constexpr int kStallGaps = 8;   // mean times between two chunks that make a stall
+constexpr int kStallGaps = 8;   // mean times between two chunks that make a stall,
+constexpr int kStallLates = 4;  // and times by which this reader itself was late lately
 // Before others than ancestors are asked: for a stripe without a parent, and for one whose parent
 // is there but waits itself, as all behind a gap do; not all of them are to turn to the source.
 constexpr auto kAncestorsAlone = std::chrono::milliseconds(50);
@@ -96,7 +97,8 @@ bool PullScheduler::left_to(HolderIndex index, std::uint32_t chunk) const {
 
 Duration PullScheduler::patience(const Stripe& stripe) const {
     if (stripe.gap != Duration::zero()) {
-        return std::clamp(stripe.gap * kStallGaps, options_.stall_min, options_.stall_max);
+        return std::clamp(stripe.gap * kStallGaps + lateness_ * kStallLates, options_.stall_min,
+                          options_.stall_max);
     }
     const auto rate = holders_[static_cast<std::size_t>(stripe.parent)].traits.rate_max;
     if (rate == 0) return options_.stall_first;
@@ -194,13 +196,14 @@ std::int64_t PullScheduler::pick_help(HolderIndex index) {
 
 // A parent that brings nothing and does not show its page either is taken for dead.
 void PullScheduler::find_silent(TimePoint now, std::vector<Action>& actions) {
+    const Duration silence_max = options_.silence_max + lateness_ * kStallLates;
     for (const Stripe& stripe : stripes_) {
         if (stripe.parent < 0 || !stripe.stalled) continue;
         const auto index = static_cast<HolderIndex>(stripe.parent);
         const Holder& parent = holders_[index];
         if (!parent.page_pending) continue;
-        if (now - parent.page_asked < options_.silence_max) {
-            due(parent.page_asked + options_.silence_max);
+        if (now - parent.page_asked < silence_max) {
+            due(parent.page_asked + silence_max);
             continue;
         }
         actions.push_back({Action::Kind::silent_holder, index});

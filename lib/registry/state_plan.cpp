@@ -20,8 +20,8 @@ constexpr std::size_t kReplannedMax = 16;  // times as many as come
 constexpr double kSlowOfMedian = 0.45;
 constexpr std::uint32_t kSlowTimes = 2;  // in a row
 // A reader that did not renew for so long is out of the plan: others may have its room.
-constexpr double kMissedRenewals = 2.5;
-constexpr std::uint32_t kRenewalSlackMs = 250;
+constexpr double kMissedRenewals = 3;
+constexpr std::uint32_t kRenewalSlackMs = 1000;
 constexpr std::size_t kAccusersMin = 2;  // readers, to take a holder for gone
 constexpr std::size_t kRatesMin = 3;     // known, to tell who is slow
 constexpr auto kDemotionInterval = std::chrono::milliseconds(200);  // others may only wait for it

@@ -37,8 +37,8 @@ def simulate(case, options, number):
     if done.returncode != 0:
         return {"note": done.stderr.strip()}
     told = json.loads(done.stdout)
-    plain, joiner = told["times"]["plain"], told["times"].get("joiner")
-    slow = told["times"].get("straggler")
+    plain, joiner = told["times"]["plain"], told["times"].get("joiners")
+    slow = told["times"].get("stragglers")
     special = {"joiner": joiner and joiner["max_s"] / case.least_s(options.bytes),
                "slow": slow and slow["max_s"] / case.least_s(options.bytes)}
     others = [plain["median_s"]] * (plain["count"] - 1) + [plain["max_s"]]

@@ -176,7 +176,7 @@ TEST_CASE("plan: a reader that does not renew gives its room up, until it is hea
     const auto silent = std::find_if(readers.begin(), readers.end(), [&](const Reader& reader) {
         return load[reader.peer.id] > 0;
     });
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < 12; ++i) {
         fleet.now += milliseconds(200);
         load.clear();
         for (const Reader& reader : readers) {
