@@ -22,11 +22,18 @@ ForestOptions options_for(double port_rate, std::span<const Member> sources,
     options.port_rate = port_rate;
     if (port_rate == 0) options.port_rate = most;
     if (port_rate != 0 && known && most > 0) options.port_rate = std::min(port_rate, most);
-    const std::uint32_t share =
+    options.stripes =
         std::clamp(static_cast<std::uint32_t>(sources.size()), stripes_min, stripes_max);
-    options.ranks_per_host = std::clamp(ranks_per_host, 1U, kStripesMax / share);
-    options.stripes = share * options.ranks_per_host;
-    return options;
+    return with_ranks(options, ranks_per_host);
+}
+
+ForestOptions with_ranks(const ForestOptions& options, std::uint32_t ranks_per_host) {
+    const std::uint32_t share = options.stripes / options.ranks_per_host;
+    ForestOptions result = options;
+    result.ranks_per_host =
+        std::clamp(ranks_per_host, 1U, std::min(kRanksPerHostMax, kStripesMax / share));
+    result.stripes = share * result.ranks_per_host;
+    return result;
 }
 
 std::uint32_t Forest::ranks_per_host(std::span<const Member> joining) const {

@@ -62,6 +62,10 @@ struct Assignment {
     bool operator==(const Assignment&) const = default;
 };
 
+// The same for hosts with so many readers, at most kRanksPerHostMax: each of them has links to all.
+inline constexpr std::uint32_t kRanksPerHostMax = 16;
+ForestOptions with_ranks(const ForestOptions& options, std::uint32_t ranks_per_host);
+
 class Forest {
   public:
     explicit Forest(const ForestOptions& options);

@@ -53,6 +53,10 @@ class Api {
     virtual Result<std::vector<PeerSummary>> list_peers() = 0;
     // Errors: conflict (the generation is not the expected one; the message names it), not_found.
     virtual Result<ChannelInfo> set_channel(const SetChannelRequest& request) = 0;
+    // The last `count_max` moves of a channel, oldest first; none if there is no such channel.
+    virtual Result<std::vector<ChannelMoved>> history(const std::string& model,
+                                                      const std::string& channel,
+                                                      std::size_t count_max) = 0;
 };
 
 }  // namespace weightcast::registry

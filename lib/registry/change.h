@@ -14,12 +14,6 @@ struct VersionPublished {
     VersionInfo version;  // without counts of holders
 };
 
-struct ChannelMoved {
-    ChannelInfo channel;
-    std::string who;
-    std::string why;
-};
-
 // `quarantined` of a version was set, or taken back by publishing the same bytes again.
 struct QuarantineSet {
     std::string model;

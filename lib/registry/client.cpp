@@ -121,6 +121,12 @@ class HttpClient final : public Api {
     Result<ChannelInfo> set_channel(const SetChannelRequest& request) override {
         return post<ChannelInfo>("/v1/channels", request, false);
     }
+    Result<std::vector<ChannelMoved>> history(const std::string& model, const std::string& channel,
+                                              std::size_t count_max) override {
+        const HistoryQuery query{model, channel, static_cast<std::uint32_t>(count_max)};
+        WEIGHTCAST_TRY(History answer, post<History>("/v1/channels/history", query));
+        return std::move(answer.moves);
+    }
 
   private:
     template <typename T>

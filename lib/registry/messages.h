@@ -117,6 +117,13 @@ struct ChannelInfo {
     std::uint64_t wall_ms = 0;
 };
 
+// A move of a channel, as its history has it.
+struct ChannelMoved {
+    ChannelInfo channel;
+    std::string who;
+    std::string why;
+};
+
 struct SetChannelRequest {
     std::string model;
     std::string channel;

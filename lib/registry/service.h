@@ -41,11 +41,11 @@ class Service final : public Api {
     Result<std::vector<ModelInfo>> list_models() override;
     Result<std::vector<PeerSummary>> list_peers() override;
     Result<ChannelInfo> set_channel(const SetChannelRequest& request) override;
+    Result<std::vector<ChannelMoved>> history(const std::string& model, const std::string& channel,
+                                              std::size_t count_max) override;
 
     Result<std::vector<PeerRef>> holders_of_bucket(const std::string& model, std::uint64_t version,
                                                    std::uint64_t bucket, std::size_t count_max);
-    Result<std::vector<ChannelMoved>> history(const std::string& model, const std::string& channel,
-                                              std::size_t count_max);
 
     // Expires what is due; call it several times a lease. `late`: how much later than meant, for
     // a registry that stood still has not heard the heartbeats that wait in its sockets.

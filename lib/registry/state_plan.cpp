@@ -112,11 +112,8 @@ void State::plan_gathered(Version& version, TimePoint now) {
         members.push_back(member_of(peers_.at(id), version));
         expect_renewal(id, version, now);
     }
-    plan::ForestOptions options = planning.forest.options();
-    const std::uint32_t share = options.stripes / options.ranks_per_host;
-    options.ranks_per_host =
-        std::min(planning.forest.ranks_per_host(members), plan::kStripesMax / share);
-    options.stripes = share * options.ranks_per_host;
+    const plan::ForestOptions options =
+        plan::with_ranks(planning.forest.options(), planning.forest.ranks_per_host(members));
     if (planning.forest.readers_in_all() == 0) planning.started = now;
     const bool fresh = now - planning.started < kFreshFor &&
                        planning.forest.readers_in_all() < kReplannedMax * members.size();

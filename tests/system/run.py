@@ -16,7 +16,8 @@ import unittest
 
 import kit
 
-PROGRAMS = ("p2p-serve", "p2p-pull", "p2p-ls", "p2p-meta", "p2p-doctor", "p2p-plan")
+PROGRAMS = ("p2p-serve", "p2p-pull", "p2p-ls", "p2p-meta", "p2p-doctor", "p2p-plan",
+            "p2p-channel")
 
 
 class Result(unittest.TestResult):

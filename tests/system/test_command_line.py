@@ -16,7 +16,10 @@ class Usage(SystemTest):
                  (("p2p-serve",), "PATH"),
                  (("p2p-serve", self.folder), "--model"),
                  (("p2p-meta", "--lease-ms", "1"), "--lease-ms"),
-                 (("p2p-ls",), "REGISTRY_URL"))
+                 (("p2p-ls",), "REGISTRY_URL"),
+                 (("p2p-channel", "http://127.0.0.1:1"), "MODEL"),
+                 (("p2p-channel", "http://127.0.0.1:1", "m", "set"), "VERSION"),
+                 (("p2p-channel", "http://127.0.0.1:1", "m", "upgrade"), "upgrade"))
         for command, named in cases:
             with self.subTest(command=command):
                 program = self.start(*command)
@@ -24,7 +27,7 @@ class Usage(SystemTest):
                 self.assertEqual(program.lines, [])
 
     def test_help_and_version_exit_with_0(self):
-        for name in ("p2p-serve", "p2p-pull", "p2p-ls", "p2p-meta", "p2p-plan"):
+        for name in ("p2p-serve", "p2p-pull", "p2p-ls", "p2p-meta", "p2p-plan", "p2p-channel"):
             for option in ("--help", "--version"):
                 if (name, option) == ("p2p-serve", "--version"):
                     continue  # There it takes the number of the version to publish.

@@ -32,7 +32,7 @@ LIB_ARROWS = {
 TOOL_MAY_INCLUDE = {"transport/open.h", "lib/base/log.h"}
 # The tools that are a registry, or only talk to one, include its headers.
 REGISTRY_HEADERS = {"lib/registry/server.h", "lib/registry/client.h"}
-REGISTRY_TOOLS = ("tools/p2p_meta", "tools/p2p_serve", "tools/p2p_ls")
+REGISTRY_TOOLS = ("tools/p2p_meta", "tools/p2p_serve", "tools/p2p_ls", "tools/p2p_channel")
 # p2p-doctor is thin over transport/doctor, which judges what verbs tells of devices.
 DOCTOR_MAY_INCLUDE = {"transport/verbs/device.h", "transport/verbs/cuda_driver.h"}
 # p2p-plan is thin over plans and simulations, which have no public headers.

@@ -94,7 +94,7 @@ TEST_CASE("no schedule of a small fleet is faster than its bound") {
     Random random(seed);
     std::uint32_t reached = 0;
     std::uint32_t with_receivers = 0;
-    constexpr std::uint32_t kFleets = 3000;
+    constexpr std::uint32_t kFleets = 1500;
     for (std::uint32_t i = 0; i < kFleets; ++i) {
         const SmallFleet fleet = random_fleet(random);
         const std::uint32_t least = least_slots(fleet);
