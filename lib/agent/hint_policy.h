@@ -26,6 +26,16 @@ Role role_of(const registry::HolderHint& hint, std::uint32_t stripes);
 // For how long a holder is left alone that has failed `failures` times before; jittered.
 Duration penance_after(std::uint32_t failures, Random& random);
 
+// The digest that a renewal tells, so that an unchanged plan is not sent again: 0, for all hints,
+// unless every parent of the plan is linked. `is_linked` is asked with a peer's id.
+template <typename IsLinked>
+std::uint64_t known_digest(const registry::Grant& grant, const IsLinked& is_linked) {
+    for (const registry::HolderHint& hint : grant.holders) {
+        if (!hint.stripes.empty() && !is_linked(hint.peer.id)) return 0;
+    }
+    return grant.digest;
+}
+
 // What a reader tells of its rate.
 class RateMeter {
   public:

@@ -210,12 +210,9 @@ void PullSession::report(const Holder& holder, registry::ReportKind kind,
     });
 }
 
-bool PullSession::all_parents_linked() const {
-    return std::all_of(grant_.holders.begin(), grant_.holders.end(), [&](const auto& hint) {
-        return hint.stripes.empty() ||
-               std::any_of(holders_.begin(), holders_.end(), [&](const Holder& holder) {
-                   return holder.connected && holder.hint.peer.id == hint.peer.id;
-               });
+bool PullSession::is_linked(std::uint64_t peer) const {
+    return std::any_of(holders_.begin(), holders_.end(), [peer](const Holder& holder) {
+        return holder.connected && holder.hint.peer.id == peer;
     });
 }
 
@@ -230,7 +227,7 @@ void PullSession::renew(TimePoint now) {
     renewing_ = true;
     registry::RenewRequest request{{}, grant_.pull, {}, options_.holders_max};
     request.rate = rate_.take(now, bytes_verified_, 0);
-    if (all_parents_linked()) request.known = grant_.digest;
+    request.known = known_digest(grant_, [this](std::uint64_t peer) { return is_linked(peer); });
     for (const auto& [peer, penance] : penance_) {
         if (penance.until > now) request.avoid.push_back(peer);
     }

@@ -124,7 +124,7 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     void lose_holder(HolderIndex index, const std::string& why);
     void quarantine(HolderIndex index);
     void disconnect(Holder& holder);
-    bool all_parents_linked() const;
+    bool is_linked(std::uint64_t peer) const;
     void renew(TimePoint now);
     void on_grant(Result<registry::Grant> grant);
     void close_late(std::uint64_t pull);

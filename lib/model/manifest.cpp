@@ -61,8 +61,9 @@ Result<void> check_tensor(const Manifest& manifest, const TensorRecord& tensor) 
         return invalid_input(what() + " has a name of more than " +
                              std::to_string(kTensorNameBytesMax) + " bytes");
     }
-    if (tensor.name.find('\0') != std::string::npos)
+    if (tensor.name.find('\0') != std::string::npos) {
         return invalid_input(what() + " has a NUL in it");
+    }
     if (tensor.shape.size() > kDimensionsMax) {
         return invalid_input(what() + " has more than " + std::to_string(kDimensionsMax) +
                              " dimensions");

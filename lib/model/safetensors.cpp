@@ -171,9 +171,10 @@ class HeaderSink final : public JsonSink {
     bool take_offsets() {
         TensorEntry& entry = header_.tensors.back();
         const auto [begin, end] = offsets_;
-        if (end < begin)
+        if (end < begin) {
             return fail(tensor() + " ends at byte " + std::to_string(end) +
                         " of the data, before it begins at byte " + std::to_string(begin));
+        }
         const auto bytes = tensor_bytes(entry.dtype, entry.shape);
         if (!bytes) return fail(tensor() + ": " + bytes.error().message);
         if (bytes.value() != end - begin) {
@@ -263,8 +264,9 @@ Result<SafetensorsHeader> parse_safetensors_header(std::string_view json, std::u
         return invalid_input("the header has " + std::to_string(json.size()) +
                              " bytes, more than the file");
     }
-    if (json.empty() || json.front() != '{')
+    if (json.empty() || json.front() != '{') {
         return invalid_input("the header does not begin with '{'");
+    }
     SafetensorsHeader header;
     HeaderSink sink(header, limits);
     const JsonLimits json_limits{.depth_max = 8, .key_bytes_max = limits.name_bytes_max};

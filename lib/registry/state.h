@@ -194,7 +194,7 @@ class State {
     Duration gather(const Peer& reader, Version& version, TimePoint now);
     void plan_gathered(Version& version, TimePoint now);
     void expect_renewal(std::uint64_t peer, Version& version, TimePoint now);
-    void drop(std::uint64_t peer, Planning& planning);
+    void expel(std::uint64_t peer, Planning& planning);
     std::uint32_t renew_ms_of(const Version& version, TimePoint now) const;
     void replan_holding(const Peer& peer, Version& version);
     void unplan(std::uint64_t peer, Version& version);

@@ -84,7 +84,8 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
         version.planning->forest.join(sources);
     }
     Planning& planning = *version.planning;
-    while (const std::uint64_t silent = planning.renewals.take_overdue(now)) drop(silent, planning);
+    while (const std::uint64_t silent = planning.renewals.take_overdue(now))
+        expel(silent, planning);
     if (planning.forest.contains(id)) {
         planning.accusers.erase(id);
         expect_renewal(id, version, now);
@@ -141,7 +142,7 @@ void State::expect_renewal(std::uint64_t peer, Version& version, TimePoint now) 
 }
 
 // Takes it out of the plan, until it is heard of again.
-void State::drop(std::uint64_t peer, Planning& planning) {
+void State::expel(std::uint64_t peer, Planning& planning) {
     planning.accusers.erase(peer);
     planning.rates.erase(peer);
     planning.slow.erase(peer);
@@ -155,8 +156,10 @@ void State::replan_holding(const Peer& peer, Version& version) {
     plan::Forest& forest = version.planning->forest;
     const plan::Member member = member_of(peer, version);
     if (forest.contains(member.id)) {
-        if (member.complete) version.planning->renewals.forget(member.id);
-        if (member.complete) forest.finish(member.id);
+        if (member.complete) {
+            version.planning->renewals.forget(member.id);
+            forest.finish(member.id);
+        }
         if (member.relays) forest.relay(member.id);
         forest.relieve();
     } else if (member.complete) {
@@ -168,7 +171,7 @@ void State::unplan(std::uint64_t peer, Version& version) {
     if (!version.planning) return;
     Planning& planning = *version.planning;
     std::erase(planning.gathering, peer);
-    drop(peer, planning);
+    expel(peer, planning);
     if (planning.forest.readers_in_all() == 0 && planning.gathering.empty()) {
         version.planning.reset();
     }
@@ -212,7 +215,7 @@ void State::suspect(std::uint64_t reader, Version& version, std::uint64_t holder
     accusers.insert(reader);
     const bool alone = planning.forest.only_reader(holder, reader);
     if (!planning.forest.complete(holder) && (alone || accusers.size() >= kAccusersMin)) {
-        drop(holder, planning);
+        expel(holder, planning);
         return;
     }
     planning.forest.suspend(holder);

@@ -64,6 +64,7 @@ class Driver {
     void begin();
     void finish();
     void arm();
+    bool is_linked(std::uint64_t peer) const;
     void add_hint(const registry::HolderHint& hint);
     void apply_plan();
     void lose_holder(agent::HolderIndex index);

@@ -6,10 +6,14 @@
 
 namespace weightcast::sim {
 
+bool Driver::is_linked(std::uint64_t peer) const {
+    return std::any_of(holders_.begin(), holders_.end(), [peer](const Holder& holder) {
+        return holder.connected && holder.peer == peer;
+    });
+}
+
 void Driver::add_hint(const registry::HolderHint& hint) {
-    for (const Holder& holder : holders_) {
-        if (holder.connected && holder.peer == hint.peer.id) return;
-    }
+    if (is_linked(hint.peer.id)) return;
     const std::uint32_t live = scheduler_->live_holders();
     if (!agent::wants_link(hint, grant_.stripes, live, agent::kHoldersMax)) return;
     const auto penance = penance_.find(hint.peer.id);
@@ -61,14 +65,8 @@ void Driver::renew() {
     if (renewing_) return;
     renewing_ = true;
     registry::RenewRequest request{{}, grant_.pull, {}, agent::kHoldersMax};
-    const auto linked = [&](const registry::HolderHint& hint) {
-        return hint.stripes.empty() ||
-               std::any_of(holders_.begin(), holders_.end(), [&](const Holder& holder) {
-                   return holder.connected && holder.peer == hint.peer.id;
-               });
-    };
-    const auto& hints = grant_.holders;
-    if (std::all_of(hints.begin(), hints.end(), linked)) request.known = grant_.digest;
+    request.known =
+        agent::known_digest(grant_, [this](std::uint64_t peer) { return is_linked(peer); });
     request.rate = rate_.take(now(), network_.bytes_held(rank_),
                               options_.rate_chunks_min * network_.chunk_bytes());
     for (const auto& [peer, penance] : penance_) {

@@ -43,7 +43,6 @@ struct Traffic {
 class Network {
   public:
     // Borrows all but the options.
-    // Keeps the address of `topology` and `events`.
     Network(const plan::Topology& topology, const NetworkOptions& options, EventQueue& events);
 
     // A way for `reader` to read from `holder`. `index` is the reader's own name for it.

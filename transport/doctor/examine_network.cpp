@@ -74,14 +74,13 @@ bool counts_drops(const std::string& name) {
     return any_in(name, {"discard", "drop", "out_of_buffer", "no_buffer"});
 }
 
-// "name value" of those that are not 0; `told` says whether there are any, 0 or not.
+// "name value" of those that are not 0.
 std::vector<std::string> pick(const std::vector<Counter>& counters,
-                              bool (*wanted)(const std::string&), bool& told) {
+                              bool (*wanted)(const std::string&)) {
     std::vector<std::string> result;
     for (const Counter& one : counters) {
-        if (!wanted(one.name)) continue;
-        told = true;
-        if (one.value != 0) result.push_back(fmt::format("{} {}", one.name, one.value));
+        if (one.value != 0 && wanted(one.name))
+            result.push_back(fmt::format("{} {}", one.name, one.value));
     }
     return result;
 }
@@ -89,8 +88,7 @@ std::vector<std::string> pick(const std::vector<Counter>& counters,
 // All since the driver was loaded.
 void examine_interface(const std::string& interface, const std::vector<Counter>& counters,
                        std::vector<Finding>& findings) {
-    bool told = false;
-    const auto storms = pick(counters, counts_storms, told);
+    const auto storms = pick(counters, counts_storms);
     if (!storms.empty()) {
         findings.push_back(
             {Severity::warning, kNetworkTopic,
@@ -100,8 +98,9 @@ void examine_interface(const std::string& interface, const std::vector<Counter>&
              "a receiver or a loop of switches holds up the network: look at the "
              "switches' PFC watchdog"});
     }
-    told = false;
-    const auto pauses = pick(counters, counts_pauses, told);
+    const auto pauses = pick(counters, counts_pauses);
+    const bool told = std::any_of(counters.begin(), counters.end(),
+                                  [](const Counter& one) { return counts_pauses(one.name); });
     if (told) {
         findings.push_back({Severity::ok, kNetworkTopic,
                             interface + (pauses.empty() ? " has counted no pause frames (PFC)"
@@ -114,7 +113,7 @@ void examine_interface(const std::string& interface, const std::vector<Counter>&
                             interface + "'s driver tells no counters of pause frames (PFC)",
                             "look at the switch's"});
     }
-    const auto drops = pick(counters, counts_drops, told);
+    const auto drops = pick(counters, counts_drops);
     if (!drops.empty()) {
         findings.push_back(
             {Severity::note, kNetworkTopic,
