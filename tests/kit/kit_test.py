@@ -87,9 +87,18 @@ class Tally(unittest.TestCase):
 
     def test_the_last_summary_line_counts(self):
         with tempfile.NamedTemporaryFile("w+") as log:
-            log.write("1 passed, 0 failed\nmore\n7 passed, 1 failed, 2 skipped\n")
+            log.write("1 passed, 0 failed\nFAIL  that\n7 passed, 1 failed, 2 skipped\n")
             log.flush()
-            self.assertEqual(tally.lines(log.name), (7, 1, 2))
+            self.assertEqual(tally.lines(log.name), ((7, 1, 2), ["FAIL  that"]))
+
+    def test_the_failed_checks_of_a_program_are_told(self):
+        output = "noise\n" * 40 + "the case\na.cpp:5: FAILED:\n  REQUIRE( a )\n" + "more\n" * 40
+        told = tally.failure({"name": "a test", "result": "FAIL", "stdout": output})
+        self.assertIn("the case", told)
+        self.assertIn("  REQUIRE( a )", told)
+        self.assertLess(len(told), 20)
+        silent = tally.failure({"name": "a test", "result": "TIMEOUT"})
+        self.assertEqual(silent, ["a test: TIMEOUT"])
 
 
 if __name__ == "__main__":

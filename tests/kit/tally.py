@@ -5,7 +5,8 @@ Usage:
   tally.py meson TESTLOG.json...  the tests of a meson run; the cases inside, where they are told
   tally.py lines LOG              the last line "N passed, N failed[, N skipped]" of a log
   tally.py total TALLY            adds up lines of "PASSED FAILED SKIPPED"; status 1 if any failed
-The first two print one such line.
+The first two print one such line, and after it, with "! " before each, lines on what failed; total
+repeats those, so that they stand at the end of a long output.
 """
 import json
 import re
@@ -15,6 +16,7 @@ CATCH_ALL = re.compile(r"All tests passed \(\d+ assertions? in (\d+) test cases?
 CATCH_SOME = re.compile(r"^test cases:\s*(\d+)(.*)$", re.MULTILINE)
 UNITTEST = re.compile(r"^Ran (\d+) tests? in .*\n\nOK(?: \(skipped=(\d+)\))?", re.MULTILINE)
 SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.MULTILINE)
+CATCH_FAILURE = re.compile(r"(?:^.*\n){0,8}^.*: FAILED:\n(?:^.*\n?){0,6}", re.MULTILINE)
 
 
 def count_output(output: str):
@@ -47,7 +49,16 @@ def add(counts):
     return tuple(map(sum, zip((0, 0, 0), *counts)))
 
 
+def failure(test: dict):
+    """Lines on why a test of meson's log failed: its failed checks, or the end of its output."""
+    output = test.get("stdout", "") + "\n" + test.get("stderr", "")
+    told = CATCH_FAILURE.findall(output) or ["\n".join(output.split("\n")[-20:])]
+    return [f"{test['name']}: {test['result']}",
+            *(line for text in told[:3] for line in text.split("\n") if line.strip())]
+
+
 def meson(paths):
+    """The counts of all tests in meson's logs, and lines on those that failed."""
     tests = []
     for path in paths:
         try:
@@ -55,18 +66,29 @@ def meson(paths):
                 tests += [json.loads(line) for line in log if line.strip()]
         except FileNotFoundError:  # No test was run, for example because the build failed.
             continue
-    return add(count_test(test) for test in tests)
+    failed = [test for test in tests if test["result"] not in ("OK", "EXPECTEDFAIL", "SKIP")]
+    return add(map(count_test, tests)), [line for test in failed for line in failure(test)]
 
 
 def lines(path):
+    """The counts that a log ends with, and its lines on what failed."""
     with open(path, encoding="utf-8", errors="replace") as log:
-        found = SUMMARY.findall(log.read())
-    return tuple(int(number or 0) for number in found[-1]) if found else (0, 0, 0)
+        text = log.read()
+    found = SUMMARY.findall(text)
+    counts = tuple(int(number or 0) for number in found[-1]) if found else (0, 0, 0)
+    return counts, [line for line in text.split("\n") if line.startswith("FAIL")]
+
+
+def told(counts, failures) -> str:
+    return "\n".join([" ".join(map(str, counts)), *("! " + line for line in failures)])
 
 
 def total(path) -> int:
     with open(path, encoding="utf-8") as tally:
-        passed, failed, skipped = add(tuple(map(int, line.split())) for line in tally)
+        entries = tally.read().splitlines()
+    print("".join(entry[2:] + "\n" for entry in entries if entry.startswith("! ")), end="")
+    passed, failed, skipped = add(
+        tuple(map(int, entry.split())) for entry in entries if not entry.startswith("! "))
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed else 0
 
@@ -74,9 +96,9 @@ def total(path) -> int:
 def main(arguments) -> int:
     match arguments:
         case ["meson", *paths]:
-            print(*meson(paths))
+            print(told(*meson(paths)))
         case ["lines", path]:
-            print(*lines(path))
+            print(told(*lines(path)))
         case ["total", path]:
             return total(path)
         case _:
