@@ -1,6 +1,7 @@
 // What subscribers of the registry get to know, and the bounded memory that lets them resume.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -8,6 +9,9 @@
 #include <vector>
 
 namespace weightcast::registry {
+
+// A stream of events without any says so often that it lives.
+inline constexpr std::chrono::seconds kEventsKeepAlive{15};
 
 enum class EventKind : std::uint8_t {
     version_published,
@@ -27,6 +31,7 @@ struct Event {
     std::uint64_t version = 0;
     std::string channel;
     std::uint64_t generation = 0;
+    std::uint64_t wall_ms = 0;  // when the channel moved
     std::uint64_t peer = 0;
     std::string name;    // of the peer
     std::string detail;  // why, for people

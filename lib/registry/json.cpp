@@ -325,7 +325,6 @@ Result<Message> decode(std::string_view text) {
     return message;
 }
 
-template std::string encode(const Event&);
 #define WEIGHTCAST_MESSAGE(Message)              \
     template std::string encode(const Message&); \
     template Result<Message> decode(std::string_view)
@@ -335,6 +334,7 @@ WEIGHTCAST_MESSAGE(ChannelInfo);
 WEIGHTCAST_MESSAGE(CloseRequest);
 WEIGHTCAST_MESSAGE(ClusterInfo);
 WEIGHTCAST_MESSAGE(DropRequest);
+WEIGHTCAST_MESSAGE(Event);
 WEIGHTCAST_MESSAGE(Grant);
 WEIGHTCAST_MESSAGE(Heartbeat);
 WEIGHTCAST_MESSAGE(HeartbeatReply);

@@ -59,12 +59,12 @@ std::string encode_error(const Error& error);
 // The error of such a text; `fallback` with the text's beginning if it is something else.
 Error decode_error(std::string_view text, Code fallback);
 
-// Defined for every message of messages.h and the bodies above, and for Event.
+// Defined for every message of messages.h and the bodies above, and for Event without its kind,
+// which a stream of events has outside of the text.
 template <typename Message>
 std::string encode(const Message& message);
 
-// Defined for the same, without Event. Errors: invalid_input (names the field, or the place in
-// the text).
+// Defined for the same. Errors: invalid_input (names the field, or the place in the text).
 template <typename Message>
 Result<Message> decode(std::string_view text);
 

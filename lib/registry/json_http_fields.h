@@ -75,6 +75,7 @@ void visit(V& v, M& m) {
     v("version", m.version);
     v("channel", m.channel);
     v("generation", m.generation);
+    v.optional("wall_ms", m.wall_ms);
     v("peer", m.peer);
     v("name", m.name);
     v("detail", m.detail);

@@ -43,7 +43,6 @@ constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
 constexpr std::size_t kReadBytes = 4096;
 constexpr std::size_t kLingerBytesMax = 1U << 20U;  // read and thrown away after an error
 constexpr std::chrono::milliseconds kLinger{1000};
-constexpr std::chrono::seconds kEventsKeepAlive{15};
 constexpr std::size_t kEventsPerWrite = 256;
 constexpr std::size_t kSubscribersMax = 1024;
 

@@ -62,6 +62,7 @@ void State::apply(const Change& change) {
                                           .version = channel.version,
                                           .channel = channel.channel,
                                           .generation = channel.generation,
+                                          .wall_ms = channel.wall_ms,
                                           .name = moved.who,
                                           .detail = moved.why});
                    },

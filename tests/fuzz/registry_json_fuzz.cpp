@@ -37,12 +37,12 @@ void read_error(std::string_view text) {
     WEIGHTCAST_ASSERT(again.code == error.code || again.code == Code::io);
 }
 
-constexpr std::array kReaders{read_error,         read<PeerInfo>,      read<Heartbeat>,
-                              read<HoldRequest>,  read<DropRequest>,   read<PublishRequest>,
-                              read<PullRequest>,  read<RenewRequest>,  read<CloseRequest>,
-                              read<HolderReport>, read<Grant>,         read<SetChannelRequest>,
-                              read<ModelList>,    read<PeerList>,      read<PublishReply>,
-                              read<BucketQuery>,  read<HeartbeatReply>};
+constexpr std::array kReaders{read_error,         read<PeerInfo>,       read<Heartbeat>,
+                              read<HoldRequest>,  read<DropRequest>,    read<PublishRequest>,
+                              read<PullRequest>,  read<RenewRequest>,   read<CloseRequest>,
+                              read<HolderReport>, read<Grant>,          read<SetChannelRequest>,
+                              read<ModelList>,    read<PeerList>,       read<PublishReply>,
+                              read<BucketQuery>,  read<HeartbeatReply>, read<Event>};
 
 template <typename Message>
 std::string seed(std::size_t reader, const Message& message) {
@@ -77,6 +77,7 @@ std::vector<std::string> fuzz_seeds() {
             seed(11, SetChannelRequest{"m", "c", 1, 0, "who", "why"}),
             seed(12, ModelList{{model}}),
             seed(13, PeerList{{PeerSummary{}}}),
+            seed(17, Event{.model = "m", .channel = "c", .generation = 3, .detail = "why"}),
             std::string(1, '\0') + encode_error({Code::stale, 0, "gone"})};
 }
 

@@ -90,6 +90,25 @@ TEST_CASE("absent generation stays absent, zero stays zero") {
     CHECK(decode<SetChannelRequest>(encode(request)).value().expected_generation == 0U);
 }
 
+TEST_CASE("event survives JSON but for its kind, and may lack the time of a move") {
+    const Event event{.sequence = kLargest,
+                      .model = "m",
+                      .version = 7,
+                      .channel = "stable",
+                      .generation = 3,
+                      .wall_ms = 1234,
+                      .name = "me",
+                      .detail = "\"better\""};
+    std::string text = encode(event);
+    const auto back = decode<Event>(text);
+    REQUIRE_OK(back);
+    CHECK(back.value().sequence == kLargest);
+    CHECK(back.value().wall_ms == 1234);
+    CHECK(encode(back.value()) == text);
+    text.erase(text.find("\"wall_ms\""), std::string("\"wall_ms\":1234,").size());
+    CHECK(decode<Event>(text).value().wall_ms == 0);
+}
+
 TEST_CASE("errors survive JSON, other texts become the fallback") {
     const Error error{Code::stale, 0, "peer \"x\" is gone"};
     const Error back = decode_error(encode_error(error), Code::io);
