@@ -2,18 +2,12 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <array>
-#include <boost/asio/connect.hpp>
+#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/http.hpp>
-#include <boost/url/parse.hpp>
-#include <boost/url/url_view.hpp>
+#include <boost/beast/http/error.hpp>
 #include <cerrno>
 #include <exception>
 #include <memory>
@@ -24,6 +18,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/unique_fd.h"
+#include "registry/http_connection.h"
 #include "registry/json.h"
 #include "registry/router.h"
 
@@ -31,36 +26,35 @@ namespace weightcast::registry {
 namespace {
 
 namespace asio = boost::asio;
-namespace beast = boost::beast;
 namespace http = boost::beast::http;
-using asio::ip::tcp;
 
 constexpr std::size_t kTokenBytesMax = 4096;
-constexpr std::size_t kReplyHeadBytesMax = 16384;
 
-struct Call {
-    http::verb method = http::verb::get;
-    std::string_view target;
-    std::string body;
-    bool repeatable = true;  // doing it twice is as good as once
-};
-
-struct Answer {
-    unsigned status = 0;
-    std::string body;
-};
-
-// Where one attempt broke, for the decision to try again.
-struct Failure {
-    boost::system::error_code code;
-    const char* step = "";
+// How one attempt went, for the decision to try again.
+struct Attempt {
+    HttpFailure failure;
+    HttpAnswer answer;
     bool reused = false;  // on a connection that had served before
 };
 
+// What a coroutine of the context leaves for the thread that runs it.
+struct Outcome {
+    bool done = false;
+    HttpFailure failure;
+};
+
+auto finish(const std::shared_ptr<Outcome>& outcome) {
+    return [outcome](const std::exception_ptr& broken, const HttpFailure& failure) {
+        outcome->done = true;
+        if (broken) std::rethrow_exception(broken);
+        outcome->failure = failure;
+    };
+}
+
 class HttpClient final : public Api {
   public:
-    HttpClient(ClientOptions options, std::string host, std::string port)
-        : options_(std::move(options)), host_(std::move(host)), port_(std::move(port)) {}
+    HttpClient(ClientOptions options, HttpAddress address)
+        : options_(std::move(options)), address_(std::move(address)) {}
 
     Result<ClusterInfo> cluster() override { return get<ClusterInfo>("/v1/cluster"); }
 
@@ -80,12 +74,12 @@ class HttpClient final : public Api {
                               std::span<const std::byte> encoded) override {
         const std::string target = "/v1/manifests/" + model::to_string(name);
         std::string body(reinterpret_cast<const char*>(encoded.data()), encoded.size());
-        WEIGHTCAST_CHECK(exchange({http::verb::put, target, std::move(body)}));
+        WEIGHTCAST_CHECK(exchange({"PUT", target, std::move(body)}));
         return success();
     }
     Result<std::vector<std::byte>> get_manifest(const model::Sha256& name) override {
         const std::string target = "/v1/manifests/" + model::to_string(name);
-        WEIGHTCAST_TRY(const std::string body, exchange({http::verb::get, target, {}}));
+        WEIGHTCAST_TRY(const std::string body, exchange({"GET", target, {}}));
         const auto bytes = std::as_bytes(std::span(body.data(), body.size()));
         return std::vector<std::byte>(bytes.begin(), bytes.end());
     }
@@ -136,13 +130,13 @@ class HttpClient final : public Api {
     }
     template <typename Answered>
     Result<Answered> get(std::string_view target) {
-        WEIGHTCAST_TRY(const std::string body, exchange({http::verb::get, target, {}}));
+        WEIGHTCAST_TRY(const std::string body, exchange({"GET", target, {}}));
         return read<Answered>(target, body);
     }
     template <typename Answered, typename Request>
     Result<Answered> post(std::string_view target, const Request& request, bool repeatable = true) {
         WEIGHTCAST_TRY(const std::string body,
-                       exchange({http::verb::post, target, encode(request), repeatable}));
+                       exchange({"POST", target, encode(request)}, repeatable));
         return read<Answered>(target, body);
     }
     template <typename Answered>
@@ -154,190 +148,91 @@ class HttpClient final : public Api {
                                  answer.error().message)};
     }
 
-    Result<std::string> exchange(const Call& call);
-    Error explain(const Call& call, const Failure& failure) const;
-    std::optional<Answer> attempt(const Call& call, TimePoint deadline, Failure& failure);
-    bool connect(TimePoint deadline, Failure& failure);
-    bool still_open();
-    // Runs handlers until one sets `done`; the stream's own deadline sees to it that one does.
-    void run_until(const bool& done);
+    // `repeatable`: doing it twice is as good as once.
+    Result<std::string> exchange(const HttpRequest& request, bool repeatable = true);
+    Error explain_failure(const HttpRequest& request, const HttpFailure& failure) const;
+    void attempt(const HttpRequest& request, TimePoint deadline, Attempt& made);
+    HttpFailure open(TimePoint deadline);
 
     const ClientOptions options_;
-    const std::string host_;
-    const std::string port_;
+    const HttpAddress address_;
     std::mutex mutex_;
     asio::io_context context_{1};
-    std::optional<beast::tcp_stream> stream_;
+    // Shared, because looking up a name cannot be interrupted and may end after a call gave up.
+    std::shared_ptr<HttpConnection> connection_;
 };
 
-void HttpClient::run_until(const bool& done) {
+HttpFailure HttpClient::open(TimePoint deadline) {
+    connection_ = std::make_shared<HttpConnection>(context_, address_);
+    const auto opening = [](std::shared_ptr<HttpConnection> connection,
+                            TimePoint until) -> asio::awaitable<HttpFailure> {
+        co_return co_await connection->open(until);
+    };
+    const auto outcome = std::make_shared<Outcome>();
+    outcome->failure = {asio::error::timed_out, "resolve"};
+    asio::co_spawn(context_, opening(connection_, deadline), finish(outcome));
     context_.restart();
-    while (!done && context_.run_one() > 0) continue;
-    WEIGHTCAST_ASSERT(done);
+    std::size_t ran = 1;
+    while (!outcome->done && ran > 0) {
+        // All but a lookup ends by itself at the deadline.
+        ran = connection_->looking_up() ? context_.run_one_until(deadline) : context_.run_one();
+    }
+    if (outcome->failure) connection_.reset();
+    return outcome->failure;
 }
 
-// Whether the server has not closed the idle connection, nor said anything unasked.
-bool HttpClient::still_open() {
-    char byte = 0;
-    const ssize_t got =
-        ::recv(stream_->socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+void HttpClient::attempt(const HttpRequest& request, TimePoint deadline, Attempt& made) {
+    if (connection_ && !connection_->reusable()) connection_.reset();
+    made.reused = connection_ != nullptr;
+    if (!connection_) made.failure = open(deadline);
+    if (!connection_) return;
+    const auto outcome = std::make_shared<Outcome>();
+    asio::co_spawn(context_,
+                   connection_->exchange(request, options_.body_bytes_max, deadline, made.answer),
+                   finish(outcome));
+    // The connection's own deadline sees to it that this ends.
+    context_.restart();
+    while (!outcome->done && context_.run_one() > 0) continue;
+    WEIGHTCAST_ASSERT(outcome->done);
+    made.failure = outcome->failure;
 }
 
-bool HttpClient::connect(TimePoint deadline, Failure& failure) {
-    failure.code = asio::error::timed_out;
-    failure.step = "resolve";
-    std::optional<tcp::resolver::results_type> found;
-    boost::system::error_code numeric;
-    const auto address = asio::ip::make_address(host_, numeric);
-    if (!numeric) {
-        const auto port = static_cast<std::uint16_t>(std::stoul(port_));
-        found = tcp::resolver::results_type::create(tcp::endpoint(address, port), host_, port_);
-    } else {
-        // Looking up a name cannot be interrupted, it may end after this call has given up.
-        struct Lookup {
-            bool done = false;
-            boost::system::error_code code;
-            tcp::resolver::results_type results;
-        };
-        const auto lookup = std::make_shared<Lookup>();
-        tcp::resolver resolver(context_);
-        resolver.async_resolve(host_, port_,
-                               [lookup](const boost::system::error_code& code,
-                                        const tcp::resolver::results_type& results) {
-                                   *lookup = {true, code, results};
-                               });
-        context_.restart();
-        while (!lookup->done && context_.run_one_until(deadline) > 0) continue;
-        if (lookup->done) failure.code = lookup->code;
-        if (!lookup->done || lookup->code) return false;
-        found = lookup->results;
-    }
-    failure.step = "connect";
-    failure.code = asio::error::timed_out;
-    stream_.emplace(context_);
-    stream_->expires_at(deadline);
-    bool done = false;
-    stream_->async_connect(*found,
-                           [&](const boost::system::error_code& code, const tcp::endpoint&) {
-                               failure.code = code;
-                               done = true;
-                           });
-    run_until(done);
-    if (failure.code) {
-        stream_.reset();
-        return false;
-    }
-    boost::system::error_code ignored;
-    stream_->socket().set_option(tcp::no_delay(true), ignored);
-    return true;
-}
-
-std::optional<Answer> HttpClient::attempt(const Call& call, TimePoint deadline, Failure& failure) {
-    if (stream_ && !still_open()) stream_.reset();
-    failure.reused = stream_.has_value();
-    if (!stream_ && !connect(deadline, failure)) return std::nullopt;
-    http::request<http::string_body> request(
-        call.method, beast::string_view(call.target.data(), call.target.size()), 11);
-    request.set(http::field::host, host_ + ":" + port_);
-    request.set(http::field::content_type, "application/json");
-    if (!options_.token.empty()) {
-        request.set(http::field::authorization, "Bearer " + options_.token);
-    }
-    request.body() = call.body;
-    request.prepare_payload();
-    http::response_parser<http::string_body> parser;
-    parser.header_limit(kReplyHeadBytesMax);
-    parser.body_limit(options_.body_bytes_max);
-    beast::flat_buffer buffer(kReplyHeadBytesMax + 65536);
-    stream_->expires_at(deadline);
-    failure.step = "send";
-    // A server that refuses a request early may answer before it has read all: so read its answer
-    // even if sending failed.
-    boost::system::error_code sent;
-    bool done = false;
-    http::async_write(*stream_, request, [&](const boost::system::error_code& code, std::size_t) {
-        sent = code;
-        if (code && code != asio::error::broken_pipe && code != asio::error::connection_reset) {
-            failure.code = code;
-            done = true;
-            return;
-        }
-        failure.step = code ? "send" : "receive";
-        http::async_read(*stream_, buffer, parser,
-                         [&](const boost::system::error_code& read_code, std::size_t) {
-                             failure.code = read_code;
-                             done = true;
-                         });
-    });
-    run_until(done);
-    if (failure.code) {
-        if (sent) failure.code = sent;
-        stream_.reset();
-        return std::nullopt;
-    }
-    if (sent || !parser.keep_alive()) stream_.reset();
-    auto response = parser.release();
-    return Answer{response.result_int(), std::move(response.body())};
-}
-
-Error HttpClient::explain(const Call& call, const Failure& failure) const {
-    const std::string what =
-        fmt::format("registry {}{}: {}", options_.url, call.target, failure.step);
-    if (failure.code == beast::error::timeout || failure.code == asio::error::timed_out) {
-        return {Code::timed_out, 0,
-                fmt::format("{}: no answer within {} ms", what, options_.call_ms_max)};
-    }
+Error HttpClient::explain_failure(const HttpRequest& request, const HttpFailure& failure) const {
     if (failure.code == http::error::body_limit) {
-        return {Code::invalid_input, 0,
-                fmt::format("{}: the answer is larger than body_bytes_max, {} bytes", what,
-                            options_.body_bytes_max)};
+        return invalid_input(
+            fmt::format("registry {}{}: {}: the answer is larger than body_bytes_max, {} bytes",
+                        address_.url, request.target, failure.step, options_.body_bytes_max));
     }
-    return {Code::unavailable, 0, fmt::format("{}: {}", what, failure.code.message())};
+    return explain(address_, request.target, failure, options_.call_ms_max);
 }
 
-Result<std::string> HttpClient::exchange(const Call& call) {
+Result<std::string> HttpClient::exchange(const HttpRequest& request, bool repeatable) {
     const std::scoped_lock lock(mutex_);
     const TimePoint deadline =
         system_clock().now() + std::chrono::milliseconds(options_.call_ms_max);
     try {
-        Failure failure;
-        auto answer = attempt(call, deadline, failure);
-        const bool timed_out =
-            failure.code == beast::error::timeout || failure.code == asio::error::timed_out;
-        if (!answer && failure.reused && call.repeatable && !timed_out) {
-            answer = attempt(call, deadline, failure);
+        Attempt made;
+        attempt(request, deadline, made);
+        if (made.failure && made.reused && repeatable && !made.failure.timed_out()) {
+            made = {};
+            attempt(request, deadline, made);
         }
-        if (!answer) return explain(call, failure);
-        if (answer->status == 200) return std::move(answer->body);
-        return decode_error(answer->body, code_of_status(static_cast<int>(answer->status)));
+        if (made.failure) return explain_failure(request, made.failure);
+        if (made.answer.status == 200) return std::move(made.answer.body);
+        return decode_error(made.answer.body, code_of_status(static_cast<int>(made.answer.status)));
     } catch (const std::exception& failed) {
-        stream_.reset();
+        connection_.reset();
         return Error{Code::io, 0,
-                     fmt::format("registry {}{}: {}", options_.url, call.target, failed.what())};
+                     fmt::format("registry {}{}: {}", options_.url, request.target, failed.what())};
     }
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Api>> connect(const ClientOptions& options) {
-    const auto bad = [&options](std::string_view why) {
-        return Error{Code::invalid_input, 0, fmt::format("registry URL {} {}", options.url, why)};
-    };
-    const auto parsed = boost::urls::parse_uri(options.url);
-    if (!parsed) return bad("is malformed: " + parsed.error().message());
-    const boost::urls::url_view url = parsed.value();
-    if (url.scheme() != "http") return bad("must begin with http://");
-    if (url.host_address().empty() || !url.has_port() || url.port_number() == 0) {
-        return bad("must name a host and a port from 1 to 65535");
-    }
-    const bool path = !url.encoded_path().empty() && url.encoded_path() != "/";
-    if (path || url.has_query() || url.has_fragment() || url.has_userinfo()) {
-        return bad("must have nothing after the port");
-    }
+    WEIGHTCAST_TRY(HttpAddress address, parse_http_address(options.url, options.token));
     try {
-        return std::make_unique<HttpClient>(options, url.host_address(),
-                                            std::to_string(url.port_number()));
+        return std::make_unique<HttpClient>(options, std::move(address));
     } catch (const std::exception& failed) {
         return Error{Code::io, 0, fmt::format("registry {}: {}", options.url, failed.what())};
     }
