@@ -31,10 +31,10 @@ constexpr auto kAwaitTuple = asio::as_tuple(asio::use_awaitable);
 constexpr std::size_t kAnswerHeadBytesMax = 16384;
 constexpr std::size_t kPieceBytes = 16384;
 
-using Request = http::request<http::string_body>;
+using BeastRequest = http::request<http::string_body>;
 
-Request make_request(const HttpAddress& address, const HttpRequest& asked) {
-    Request request;
+BeastRequest make_request(const HttpAddress& address, const HttpRequest& asked) {
+    BeastRequest request;
     request.version(11);
     request.method_string({asked.method.data(), asked.method.size()});
     request.target({asked.target.data(), asked.target.size()});
@@ -98,7 +98,7 @@ struct HttpConnection::Implementation {
     asio::awaitable<HttpFailure> send(const HttpRequest& asked, TimePoint deadline,
                                       Receive&& receive) {
         WEIGHTCAST_ASSERT(stream.has_value());
-        const Request request = make_request(address, asked);
+        const BeastRequest request = make_request(address, asked);
         stream->expires_at(deadline);
         const auto [sent, sent_bytes] = co_await http::async_write(*stream, request, kAwaitTuple);
         const bool closed =

@@ -131,11 +131,12 @@ Result<std::optional<ChannelInfo>> HttpWatch::next(std::uint64_t known,
 
 Result<std::optional<ChannelInfo>> HttpWatch::wait_until(std::uint64_t known, TimePoint deadline) {
     for (;;) {
+        const bool idle = drain();
+        // Only now: what cancel() posts to wake this thread may have been drained just before.
         if (cancelled_) {
             return Error{Code::cancelled, 0,
                          fmt::format("the watch of {}:{} was cancelled", model_, channel_)};
         }
-        const bool idle = drain();
         if (refusal_) return *std::exchange(refusal_, std::nullopt);
         if (latest_ && latest_->generation != known) return latest_;
         const TimePoint now = system_clock().now();

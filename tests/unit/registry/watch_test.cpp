@@ -39,9 +39,9 @@ std::unique_ptr<ChannelWatch> watch_stable(const ClientOptions& options) {
 }
 
 // A registry with the versions 1 to 3 of model m, and no channel.
-class World {
+class LiveRegistry {
   public:
-    explicit World(ServerOptions options = {}) : options_(std::move(options)) {
+    explicit LiveRegistry(ServerOptions options = {}) : options_(std::move(options)) {
         options_.listen = "127.0.0.1:0";
         start();
         const auto lease = api_->register_peer(sample_peer("source"));
@@ -93,9 +93,9 @@ void must_not_tell(ChannelWatch& watch, std::uint64_t known) {
 }
 
 TEST_CASE("watch tells where a channel is, and each move of it") {
-    World world;
-    REQUIRE(world.move(1) == 1);
-    const auto watch = watch_stable({.url = world.url()});
+    LiveRegistry live;
+    REQUIRE(live.move(1) == 1);
+    const auto watch = watch_stable({.url = live.url()});
     const ChannelInfo first = must_tell(*watch, 0);
     CHECK(first.model == "m");
     CHECK(first.channel == "stable");
@@ -103,8 +103,8 @@ TEST_CASE("watch tells where a channel is, and each move of it") {
     CHECK(first.generation == 1);
     CHECK(first.wall_ms > 0);
     must_not_tell(*watch, 1);
-    for (const std::uint64_t version : {3, 1, 2}) {
-        const std::uint64_t generation = world.move(version);
+    for (const std::uint64_t version : {3U, 1U, 2U}) {
+        const std::uint64_t generation = live.move(version);
         const ChannelInfo moved = must_tell(*watch, generation - 1);
         CHECK(moved.version == version);
         CHECK(moved.generation == generation);
@@ -114,27 +114,27 @@ TEST_CASE("watch tells where a channel is, and each move of it") {
 }
 
 TEST_CASE("watch waits for a channel that does not exist yet") {
-    World world;
-    const auto watch = watch_stable({.url = world.url()});
+    LiveRegistry live;
+    const auto watch = watch_stable({.url = live.url()});
     must_not_tell(*watch, 0);
-    std::thread mover([&world] { world.move(2); });
+    std::thread mover([&live] { live.move(2); });
     CHECK(must_tell(*watch, 0).version == 2);
     mover.join();
 }
 
 TEST_CASE("watch tells only the latest of the moves before it was connected") {
-    World world;
-    for (const std::uint64_t version : {1, 2, 3}) world.move(version);
-    const auto watch = watch_stable({.url = world.url()});
+    LiveRegistry live;
+    for (const std::uint64_t version : {1U, 2U, 3U}) live.move(version);
+    const auto watch = watch_stable({.url = live.url()});
     CHECK(must_tell(*watch, 0).generation == 3);
     must_not_tell(*watch, 3);
 }
 
 TEST_CASE("watch tells of the moves between its calls") {
-    World world;
-    const auto watch = watch_stable({.url = world.url()});
+    LiveRegistry live;
+    const auto watch = watch_stable({.url = live.url()});
     must_not_tell(*watch, 0);
-    for (const std::uint64_t version : {1, 2, 3}) world.move(version);
+    for (const std::uint64_t version : {1U, 2U, 3U}) live.move(version);
     std::uint64_t known = 0;
     while (known < 3) {
         const std::uint64_t generation = must_tell(*watch, known).generation;
@@ -145,13 +145,13 @@ TEST_CASE("watch tells of the moves between its calls") {
 }
 
 TEST_CASE("watch tells nothing of other channels") {
-    World world;
-    world.move(1);
-    const auto watch = watch_stable({.url = world.url()});
+    LiveRegistry live;
+    live.move(1);
+    const auto watch = watch_stable({.url = live.url()});
     CHECK(must_tell(*watch, 0).generation == 1);
-    for (const std::uint64_t version : {1, 2, 3}) world.move(version, "canary");
+    for (const std::uint64_t version : {1U, 2U, 3U}) live.move(version, "canary");
     must_not_tell(*watch, 1);
-    world.move(2);
+    live.move(2);
     const ChannelInfo moved = must_tell(*watch, 1);
     CHECK(moved.channel == "stable");
     CHECK(moved.generation == 2);
@@ -161,33 +161,33 @@ TEST_CASE("watch finds a registry again that was restarted, and what moved since
     const kit::Scratch scratch;
     ServerOptions options;
     options.store_directory = scratch.path("store");
-    World world(options);
-    world.move(1);
-    const auto watch = watch_stable({.url = world.url()});
+    LiveRegistry live(options);
+    live.move(1);
+    const auto watch = watch_stable({.url = live.url()});
     CHECK(must_tell(*watch, 0).generation == 1);
-    world.stop();
+    live.stop();
     while (watch->trouble().empty()) must_not_tell(*watch, 1);
-    world.start();
+    live.start();
     CHECK(must_tell(*watch, 0).generation == 1);
 
-    world.stop();
-    world.start();
-    world.move(3);
+    live.stop();
+    live.start();
+    live.move(3);
     const ChannelInfo moved = must_tell(*watch, 1);
     CHECK(moved.version == 3);
     CHECK(moved.generation == 2);
 }
 
 TEST_CASE("watch that is cancelled fails, now and from now on") {
-    World world;
+    LiveRegistry live;
     const auto must_be_cancelled = [](ChannelWatch& watch) {
         const auto told = watch.next(0, kLong);
         REQUIRE(told.has_error());
         CHECK(told.error().code == Code::cancelled);
     };
     SECTION("before") {
-        world.move(1);
-        const auto watch = watch_stable({.url = world.url()});
+        live.move(1);
+        const auto watch = watch_stable({.url = live.url()});
         watch->cancel();
         watch->cancel();
         must_be_cancelled(*watch);
@@ -195,7 +195,7 @@ TEST_CASE("watch that is cancelled fails, now and from now on") {
     }
     SECTION("while it waits, at any moment") {
         for (int turn = 0; turn < 20; ++turn) {
-            const auto watch = watch_stable({.url = world.url()});
+            const auto watch = watch_stable({.url = live.url()});
             if (turn % 2 == 0) must_not_tell(*watch, 0);
             std::thread other([&watch] { watch->cancel(); });
             must_be_cancelled(*watch);
@@ -203,8 +203,8 @@ TEST_CASE("watch that is cancelled fails, now and from now on") {
         }
     }
     SECTION("without a registry") {
-        const auto watch = watch_stable({.url = world.url()});
-        world.stop();
+        const auto watch = watch_stable({.url = live.url()});
+        live.stop();
         must_not_tell(*watch, 0);
         CHECK_FALSE(watch->trouble().empty());
         std::thread other([&watch] { watch->cancel(); });
@@ -216,11 +216,11 @@ TEST_CASE("watch that is cancelled fails, now and from now on") {
 TEST_CASE("watch with a wrong token is refused, with the right one it is not") {
     ServerOptions options;
     options.token = "secret";
-    World world(options);
-    world.move(1);
-    CHECK(must_tell(*watch_stable({.url = world.url(), .token = "secret"}), 0).generation == 1);
+    LiveRegistry live(options);
+    live.move(1);
+    CHECK(must_tell(*watch_stable({.url = live.url(), .token = "secret"}), 0).generation == 1);
     for (const char* token : {"", "secre"}) {
-        const auto watch = watch_stable({.url = world.url(), .token = token});
+        const auto watch = watch_stable({.url = live.url(), .token = token});
         for (int call = 0; call < 2; ++call) {
             const auto told = watch->next(0, kLong);
             REQUIRE(told.has_error());
@@ -241,7 +241,7 @@ TEST_CASE("watch refuses what is no registry's URL") {
 // Says `head` to whoever asks for events. Then, of each of `turns`, answers a reading of the
 // channel, and goes on with the events. A stream ends when the client closes it; with the next one
 // the last turn comes again.
-class Fake {
+class FakeRegistry {
   public:
     struct Turn {
         std::string history;
@@ -252,7 +252,7 @@ class Fake {
     static constexpr const char* kHead =
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
 
-    Fake(std::string head, std::vector<Turn> turns)
+    FakeRegistry(std::string head, std::vector<Turn> turns)
         : head_(std::move(head)), turns_(std::move(turns)) {
         auto listener = listen_on("127.0.0.1:0");
         REQUIRE_OK(listener);
@@ -261,12 +261,12 @@ class Fake {
         url_ = "http://" + format_address(listener.value().address);
         thread_ = std::thread([this] { serve(); });
     }
-    ~Fake() {
+    ~FakeRegistry() {
         ::shutdown(listener_.get(), SHUT_RDWR);
         thread_.join();
     }
-    Fake(const Fake&) = delete;
-    Fake& operator=(const Fake&) = delete;
+    FakeRegistry(const FakeRegistry&) = delete;
+    FakeRegistry& operator=(const FakeRegistry&) = delete;
 
     const std::string& url() const { return url_; }
 
@@ -328,7 +328,7 @@ TEST_CASE("watch reads the channel again when it may have missed a move") {
     SECTION("a move that cannot be read") {
         missed = "id: 5\nevent: channel_moved\ndata: {\"model\":\n\n";
     }
-    Fake fake(Fake::kHead, {{at_generation(1), missed}, {at_generation(9), ""}});
+    FakeRegistry fake(FakeRegistry::kHead, {{at_generation(1), missed}, {at_generation(9), ""}});
     const auto watch = watch_stable({.url = fake.url()});
     std::uint64_t known = must_tell(*watch, 0).generation;
     if (known == 1) known = must_tell(*watch, known).generation;
@@ -345,7 +345,8 @@ TEST_CASE("watch takes no older move for a newer one") {
                             .generation = generation}) +
                "\n\n";
     };
-    Fake fake(Fake::kHead, {{at_generation(4), moved(1, 3) + moved(2, 4) + moved(3, 5)}});
+    FakeRegistry fake(FakeRegistry::kHead,
+                      {{at_generation(4), moved(1, 3) + moved(2, 4) + moved(3, 5)}});
     const auto watch = watch_stable({.url = fake.url()});
     std::uint64_t known = must_tell(*watch, 0).generation;
     CHECK(known >= 4);
@@ -354,7 +355,7 @@ TEST_CASE("watch takes no older move for a newer one") {
 }
 
 // Calls next() until there is trouble with the registry, and says which.
-std::string trouble_of(const Fake& fake) {
+std::string trouble_of(const FakeRegistry& fake) {
     const auto watch = watch_stable({.url = fake.url(), .call_ms_max = 500});
     while (watch->trouble().empty()) {
         const auto told = watch->next(0, kShort);
@@ -381,7 +382,7 @@ TEST_CASE("watch is neither held up nor filled up by a hostile server") {
         has(trouble_of({"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n", {}}), "text/html");
     }
     SECTION("a line without an end") {
-        has(trouble_of({Fake::kHead, {{none, "data: a", true}}}), "65536 bytes");
+        has(trouble_of({FakeRegistry::kHead, {{none, "data: a", true}}}), "65536 bytes");
     }
     SECTION("a chunk without an end") {
         const std::string chunked =
@@ -390,13 +391,13 @@ TEST_CASE("watch is neither held up nor filled up by a hostile server") {
         has(trouble_of({chunked, {{none, "data: a", true}}}), "65536 bytes");
     }
     SECTION("a channel that cannot be read") {
-        has(trouble_of({Fake::kHead, {{"{}", ""}}}), "moves is missing");
+        has(trouble_of({FakeRegistry::kHead, {{"{}", ""}}}), "moves is missing");
     }
     SECTION("a channel that is no answer") {
-        has(trouble_of({Fake::kHead, {{"", "\n"}}}), "not a registry's answer");
+        has(trouble_of({FakeRegistry::kHead, {{"", "\n"}}}), "not a registry's answer");
     }
     SECTION("empty lines without an end") {
-        Fake fake(Fake::kHead, {{none, "\n", true}});
+        FakeRegistry fake(FakeRegistry::kHead, {{none, "\n", true}});
         const auto watch = watch_stable({.url = fake.url()});
         must_not_tell(*watch, 0);
         must_not_tell(*watch, 0);
