@@ -231,6 +231,16 @@ TEST_CASE("watch with a wrong token is refused, with the right one it is not") {
     }
 }
 
+TEST_CASE("client and watch find a registry by its host's name") {
+    LiveRegistry live;
+    live.move(1);
+    const std::string url = "http://localhost" + live.url().substr(live.url().rfind(':'));
+    const auto api = connect({.url = url});
+    REQUIRE_OK(api);
+    REQUIRE_OK(api.value()->cluster());
+    CHECK(must_tell(*watch_stable({.url = url}), 0).generation == 1);
+}
+
 TEST_CASE("watch refuses what is no registry's URL") {
     for (const char* url : {"", "https://h:1", "http://h", "http://h:1/p"}) {
         INFO(url);
