@@ -8,7 +8,7 @@
 #include <boost/json/serialize.hpp>
 #include <future>
 #include <memory>
-#include <mutex>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
@@ -29,6 +29,8 @@ struct Options {
     NodeOptions node;
     PullOptions pull;
     bool serve = false;
+    bool follow = false;
+    std::uint32_t versions_kept = FollowOptions().versions_kept;
     bool json = false;
 };
 
@@ -50,6 +52,11 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     known.add_options()("output,o", text(options.pull.directory), "directory to pull into");
     known.add_options()("serve", po::bool_switch(&options.serve),
                         "go on serving to others when done, until SIGINT or SIGTERM");
+    known.add_options()("follow", po::bool_switch(&options.follow),
+                        "stay current: DIR/vN for each version of the channel, and a link "
+                        "DIR/current that moves with it, until SIGINT or SIGTERM");
+    known.add_options()("keep", po::value(&options.versions_kept),
+                        "versions to keep when following (default: 2)");
     known.add_options()("tensor", po::value(&options.pull.tensors),
                         "only tensors whose name matches this glob (may be repeated); they go to "
                         "DIR/model.safetensors");
@@ -78,6 +85,12 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     }
     if (options.pull.directory.empty()) return Error{Code::invalid_input, 0, "-o DIR is missing"};
     split_reference(model, options.pull);
+    if (values->count("keep") != 0 && !options.follow) {
+        return Error{Code::invalid_input, 0, "--keep is for --follow"};
+    }
+    if (options.versions_kept == 0) {
+        return Error{Code::invalid_input, 0, "--keep must be at least 1"};
+    }
     options.node.port_rate = static_cast<std::uint64_t>(options.pull.link_rate_max);
     // Opening ucx takes longer than a small pull, and tcp is faster: it is there only when named.
     options.node.fabrics = options.pull.fabrics;
@@ -121,8 +134,15 @@ class Display {
         fmt::print(stderr, "\r[{:<20}] {}\033[K", std::string(filled, '='), text);
     }
 
-    void done(const PullReport& report) {
-        if (json_) return print(boost::json::serialize(as_json(report)));
+    // A version that will be tried again. In words it is in the log already.
+    void trouble(const Error& error) {
+        if (!json_) return;
+        print(boost::json::serialize(
+            boost::json::object{{"event", "trouble"}, {"message", error.message}}));
+    }
+
+    void done(const char* event, const PullReport& report) {
+        if (json_) return print(boost::json::serialize(as_json(event, report)));
         if (terminal_) fmt::print(stderr, "\r\033[K");
         std::string shares;
         for (const HolderShare& share : report.holders) {
@@ -134,15 +154,18 @@ class Display {
         }
         const double rate =
             report.seconds > 0 ? static_cast<double>(report.bytes_read) / report.seconds : 0;
-        print(fmt::format("{}{}@{}: {} ({} read) in {}, {}; lower bound {} by {}, ratio {:.2f}",
+        const std::string reused =
+            report.bytes_reused == 0 ? ""
+                                     : fmt::format(", {} reused", human_bytes(report.bytes_reused));
+        print(fmt::format("{}{}@{}: {} ({} read{}) in {}, {}; lower bound {} by {}, ratio {:.2f}",
                           shares, report.model, report.version, human_bytes(report.bytes),
-                          human_bytes(report.bytes_read), human_seconds(report.seconds),
+                          human_bytes(report.bytes_read), reused, human_seconds(report.seconds),
                           human_rate(rate), human_seconds(report.bound_seconds), report.limited_by,
                           report.ratio));
     }
 
   private:
-    static boost::json::object as_json(const PullReport& report) {
+    static boost::json::object as_json(const char* event, const PullReport& report) {
         boost::json::array holders;
         for (const HolderShare& share : report.holders) {
             holders.push_back(boost::json::object{{"peer", share.peer},
@@ -150,12 +173,13 @@ class Display {
                                                   {"emulated", share.emulated},
                                                   {"bytes", share.bytes}});
         }
-        return {{"event", "done"},
+        return {{"event", event},
                 {"model", report.model},
                 {"version", report.version},
                 {"generation", report.generation},
                 {"bytes", report.bytes},
                 {"bytes_read", report.bytes_read},
+                {"bytes_reused", report.bytes_reused},
                 {"corrupt_chunks", report.corrupt_chunks},
                 {"holders_lost", report.holders_lost},
                 {"seconds", report.seconds},
@@ -177,38 +201,36 @@ class Display {
 // second ends the process.
 class Interrupt {
   public:
-    Interrupt(const cli::SignalWait& signals, Node& node) : state_(std::make_shared<State>()) {
-        state_->node = &node;
+    explicit Interrupt(const cli::SignalWait& signals) {
         // Detached, since nothing ends a wait for a signal; what it uses outlives it.
-        std::thread([signals, state = state_] {
+        std::thread([signals, stop = stop_]() mutable {
             signals.wait();
-            state->come.set_value();
-            {
-                const std::lock_guard lock(state->mutex);
-                if (state->node != nullptr) state->node->cancel_pulls();
-            }
+            stop.request_stop();
             signals.wait();
             ::_exit(cli::kFailed);
         }).detach();
     }
-    ~Interrupt() {
-        const std::lock_guard lock(state_->mutex);
-        state_->node = nullptr;
-    }
-    Interrupt(const Interrupt&) = delete;
-    Interrupt& operator=(const Interrupt&) = delete;
 
+    std::stop_token token() const { return stop_.get_token(); }
     // Until the first signal.
-    void wait() { state_->come.get_future().wait(); }
+    void wait() const {
+        std::promise<void> come;
+        const std::stop_callback stopping(token(), [&come] { come.set_value(); });
+        come.get_future().wait();
+    }
 
   private:
-    struct State {
-        std::mutex mutex;
-        Node* node = nullptr;
-        std::promise<void> come;
-    };
-    std::shared_ptr<State> state_;
+    std::stop_source stop_;
 };
+
+Result<void> follow(Node& node, const Options& options, Display& display) {
+    FollowOptions follow;
+    follow.pull = options.pull;
+    follow.versions_kept = options.versions_kept;
+    follow.on_flip = [&](const PullReport& report) { display.done("flip", report); };
+    follow.on_trouble = [&](const Error& error) { display.trouble(error); };
+    return node.follow_directory(follow);
+}
 
 Result<void> run(Options options) {
     const cli::SignalWait signals;
@@ -216,9 +238,11 @@ Result<void> run(Options options) {
     Display display(options.json);
     options.pull.on_progress = [&](const PullProgress& now) { display.progress(now); };
     WEIGHTCAST_TRY(const auto node, Node::start(options.node));
-    Interrupt interrupt(signals, *node);
+    const Interrupt interrupt(signals);
+    options.pull.stop = interrupt.token();
+    if (options.follow) return follow(*node, options, display);
     WEIGHTCAST_TRY(const PullReport report, node->pull(options.pull));
-    display.done(report);
+    display.done("done", report);
     if (options.serve) interrupt.wait();
     return success();
 }

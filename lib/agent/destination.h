@@ -29,6 +29,8 @@ class Destination {
 
     // Chunks that are in place and verified already, ascending.
     virtual const std::vector<std::uint32_t>& present() const = 0;
+    // Of present(): bytes that are another version's, shared.
+    virtual std::uint64_t bytes_shared() const { return 0; }
     // Where a chunk may be read to directly; empty: read it elsewhere and store() it.
     virtual std::span<std::byte> in_place(std::uint32_t chunk) = 0;
     // Takes a verified chunk. Thread-safe for different chunks.
@@ -45,11 +47,14 @@ struct DirectoryOptions {
     bool sync = false;     // commit() waits until the bytes are on the disk
     std::vector<std::uint32_t> tensors;  // not empty: only these, as one model.safetensors
     std::vector<std::uint32_t> wanted;   // the chunks that will come, ascending
+    // By artifact: an open file that should have the same bytes, to be shared, or -1; or nothing.
+    std::vector<int> same_files;
 };
 
 // Stages in DIR/.weightcast-partial with a journal of verified chunks, so that a pull that was
 // killed goes on where it was. A chunk of an earlier attempt, or of a file that is in DIR already,
-// counts if its digest is right. commit() swaps DIR for the staged tree in one rename; where DIR
+// counts if its digest is right. A file that is the same in another version is cloned where the
+// file system can, else linked. commit() swaps DIR for the staged tree in one rename; where DIR
 // cannot be swapped (a mount point) it moves file after file, and a later attempt completes it.
 //
 // Errors: invalid_input (DIR holds other files and not `replace`), conflict (another pull into DIR
@@ -65,8 +70,16 @@ class MemoryDestination final : public Destination {
     // Errors: no_space with the amount.
     static Result<std::unique_ptr<MemoryDestination>> create(
         std::shared_ptr<const model::Manifest> manifest);
+    // Overwrites an arena, if it is large enough, else makes another one. `there` has the digests
+    // of the chunks that should be in it, as the arena's last manifest has them; what is right
+    // stays. REQUIRES: nobody reads the arena
+    static Result<std::unique_ptr<MemoryDestination>> create_in(
+        std::shared_ptr<SharedMemory> arena, std::span<const model::Digest> there,
+        std::shared_ptr<const model::Manifest> manifest);
+    const std::shared_ptr<SharedMemory>& arena() const { return arena_; }
 
     const std::vector<std::uint32_t>& present() const override { return present_; }
+    std::uint64_t bytes_shared() const override;
     std::span<std::byte> in_place(std::uint32_t chunk) override;
     Result<void> store(std::uint32_t chunk, std::span<const std::byte> bytes) override;
     std::vector<PlacedMemory> memory() const override;
@@ -77,8 +90,10 @@ class MemoryDestination final : public Destination {
                                     std::uint64_t bytes) const;
 
   private:
+    void find_present(std::span<const model::Digest> there);
+
     std::shared_ptr<const model::Manifest> manifest_;
-    SharedMemory arena_;
+    std::shared_ptr<SharedMemory> arena_;
     std::vector<std::uint32_t> present_;
 };
 

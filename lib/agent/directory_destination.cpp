@@ -2,8 +2,11 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <linux/fs.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -182,17 +185,11 @@ Result<void> DirectoryDestination::open_stage() {
     if (error) return file_system_error(error, fmt::format("cannot make {}", partial_));
     WEIGHTCAST_TRY(const UniqueFd root, open_file(partial_ + "/files", O_RDONLY | O_DIRECTORY));
     files_.resize(manifest_->artifacts.size());
-    for (std::size_t i = 0; i < files_.size(); ++i) {
-        const model::Artifact& artifact = manifest_->artifacts[i];
-        const std::string name = partial_ + "/files/" + artifact.path;
-        WEIGHTCAST_TRY(files_[i], open_beneath(root.get(), artifact.path, O_RDWR | O_CREAT,
-                                               artifact.executable ? 0755 : 0644));
-        if (options_.tensors.empty()) {
-            WEIGHTCAST_CHECK(reserve_file(files_[i].get(), artifact.bytes, name));
-        }
-        if (::ftruncate(files_[i].get(), static_cast<::off_t>(artifact.bytes)) != 0) {
-            return system_error(errno, fmt::format("cannot size {}", name));
-        }
+    shared_.assign(files_.size(), 0);
+    for (std::uint32_t i = 0; i < files_.size(); ++i) {
+        WEIGHTCAST_TRY(const bool shared, share_file(root.get(), i));
+        if (!shared) WEIGHTCAST_CHECK(stage_file(root.get(), i));
+        shared_[i] = shared ? 1 : 0;
     }
     WEIGHTCAST_TRY(journal_, open_file(journal_path, O_RDWR | O_CREAT));
     const std::size_t bitmap_bytes = (manifest_->layout.chunk_count() + 7) / 8;
@@ -206,6 +203,57 @@ Result<void> DirectoryDestination::open_stage() {
             write_exactly(journal_.get(), journal_header(manifest_name_), 0, journal_path));
     }
     return map_files();
+}
+
+// Stages an artifact as another version's file, if that has the right bytes. A clone is a file of
+// its own that shares its blocks; a link is the same file, which nobody writes to.
+Result<bool> DirectoryDestination::share_file(int root, std::uint32_t artifact) {
+    const model::Artifact& wanted = manifest_->artifacts[artifact];
+    const int source = artifact < options_.same_files.size() ? options_.same_files[artifact] : -1;
+    if (source < 0 || wanted.bytes == 0 || !options_.tensors.empty()) return false;
+    WEIGHTCAST_TRY(const std::uint64_t bytes, file_bytes(source, wanted.path));
+    const std::uint32_t first = manifest_->layout.first_chunk(artifact);
+    const std::uint32_t count = manifest_->layout.first_chunk(artifact + 1) - first;
+    std::atomic<bool> same = bytes == wanted.bytes;
+    parallel_for(same ? count : 0, [&](std::size_t i) {
+        if (same && !right(source, first + static_cast<std::uint32_t>(i))) same = false;
+    });
+    if (!same) return false;
+    const unsigned mode = wanted.executable ? 0755 : 0644;
+    // Makes the directories, too.
+    WEIGHTCAST_TRY(UniqueFd file, open_beneath(root, wanted.path, O_RDWR | O_CREAT, mode));
+    if (::ioctl(file.get(), FICLONE, source) == 0) {
+        files_[artifact] = std::move(file);
+        return true;
+    }
+    const std::string opened = fmt::format("/proc/self/fd/{}", source);
+    const bool linked =
+        ::unlinkat(root, wanted.path.c_str(), 0) == 0 &&
+        ::linkat(AT_FDCWD, opened.c_str(), root, wanted.path.c_str(), AT_SYMLINK_FOLLOW) == 0;
+    if (!linked) return false;  // Another file system, or a file that has been removed.
+    WEIGHTCAST_TRY(files_[artifact], open_beneath(root, wanted.path, O_RDONLY));
+    return true;
+}
+
+Result<void> DirectoryDestination::stage_file(int root, std::uint32_t artifact) {
+    const model::Artifact& wanted = manifest_->artifacts[artifact];
+    const std::string name = partial_ + "/files/" + wanted.path;
+    const unsigned mode = wanted.executable ? 0755 : 0644;
+    UniqueFd& file = files_[artifact];
+    WEIGHTCAST_TRY(file, open_beneath(root, wanted.path, O_RDWR | O_CREAT, mode));
+    struct stat status {};
+    if (::fstat(file.get(), &status) == 0 && status.st_nlink > 1) {
+        // An earlier attempt shared it with another version, which must not be written to.
+        if (::unlinkat(root, wanted.path.c_str(), 0) != 0) {
+            return system_error(errno, fmt::format("cannot remove {}", name));
+        }
+        WEIGHTCAST_TRY(file, open_beneath(root, wanted.path, O_RDWR | O_CREAT, mode));
+    }
+    if (options_.tensors.empty()) WEIGHTCAST_CHECK(reserve_file(file.get(), wanted.bytes, name));
+    if (::ftruncate(file.get(), static_cast<::off_t>(wanted.bytes)) != 0) {
+        return system_error(errno, fmt::format("cannot size {}", name));
+    }
+    return success();
 }
 
 Result<void> DirectoryDestination::map_files() {
@@ -234,6 +282,10 @@ Result<void> DirectoryDestination::recover_chunks() {
     parallel_for(good.size(), [&](std::size_t i) {
         const std::uint32_t chunk = options_.wanted[i];
         const model::ArtifactRange range = manifest_->layout.chunk_range(chunk);
+        if (shared_[range.artifact] != 0) {
+            good[i] = 1;
+            return;
+        }
         const bool claimed =
             (std::to_integer<unsigned>(journal[chunk / 8]) >> (chunk % 8) & 1) != 0;
         if (claimed && right(files_[range.artifact].get(), chunk)) {
@@ -254,6 +306,14 @@ Result<void> DirectoryDestination::recover_chunks() {
     }
     existing_.clear();
     return success();
+}
+
+std::uint64_t DirectoryDestination::bytes_shared() const {
+    std::uint64_t bytes = 0;
+    for (std::size_t i = 0; i < shared_.size(); ++i) {
+        if (shared_[i] != 0) bytes += manifest_->artifacts[i].bytes;
+    }
+    return bytes;
 }
 
 Result<void> DirectoryDestination::store(std::uint32_t chunk, std::span<const std::byte> bytes) {

@@ -22,6 +22,7 @@ class DirectoryDestination final : public Destination {
     Result<void> open(const std::string& directory);
 
     const std::vector<std::uint32_t>& present() const override { return present_; }
+    std::uint64_t bytes_shared() const override;
     std::span<std::byte> in_place(std::uint32_t) override { return {}; }
     Result<void> store(std::uint32_t chunk, std::span<const std::byte> bytes) override;
     std::vector<PlacedMemory> memory() const override;
@@ -32,6 +33,8 @@ class DirectoryDestination final : public Destination {
     Result<void> look_for_foreign();
     Result<bool> adopt_existing();
     Result<void> open_stage();
+    Result<bool> share_file(int root, std::uint32_t artifact);
+    Result<void> stage_file(int root, std::uint32_t artifact);
     Result<void> map_files();
     Result<void> recover_chunks();
     bool right(int fd, std::uint32_t chunk) const;
@@ -55,6 +58,7 @@ class DirectoryDestination final : public Destination {
     std::vector<UniqueFd> existing_;    // of each artifact: a file found in the directory
     std::vector<char> existing_right_;  // of each chunk
     std::vector<UniqueFd> files_;       // of each artifact: the staged file
+    std::vector<char> shared_;          // of each artifact: the file is another version's too
     std::vector<Mapping> mappings_;
     std::vector<std::uint32_t> present_;
     bool committed_ = false;

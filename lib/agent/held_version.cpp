@@ -2,9 +2,11 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstring>
 
-#include "base/clock.h"
+#include "base/assert.h"
+#include "base/file.h"
 #include "base/hex.h"
 #include "base/log.h"
 
@@ -29,24 +31,21 @@ HeldVersion::~HeldVersion() { withdraw(); }
 void HeldVersion::withdraw() {
     if (!withdrawn_.exchange(true)) page_.withdraw();
     const std::lock_guard lock(mutex_);
-    registered_.clear();
+    served_.clear();
+    registration_.reset();
 }
 
-Result<HeldVersion::Registered> HeldVersion::register_with(fabric::Fabric& fabric) {
-    Registered registered{fabric.name(), {}, nullptr, nullptr};
+Result<HeldVersion::Served> HeldVersion::serve_with(fabric::Fabric& fabric) {
     const auto access = fabric::Access::remote_read;
-    for (const PlacedMemory& placed : material_.memory) {
-        WEIGHTCAST_TRY(auto region, fabric.register_memory(placed.memory, access));
-        registered.regions.push_back(std::move(region));
-    }
+    Served served;
     const SharedMemory& page = page_.memory();
-    WEIGHTCAST_TRY(registered.page,
+    WEIGHTCAST_TRY(served.page,
                    fabric.register_memory({page.pages.span(), page.fd.get(), 0, false}, access));
     const SharedMemory& manifest = manifest_memory_;
     WEIGHTCAST_TRY(
-        registered.manifest,
+        served.manifest,
         fabric.register_memory({manifest.pages.span(), manifest.fd.get(), 0, false}, access));
-    return registered;
+    return served;
 }
 
 Result<void> HeldVersion::register_all() {
@@ -54,31 +53,37 @@ Result<void> HeldVersion::register_all() {
         const PlacedMemory& placed = material_.memory[i];
         static_part_.extents.push_back({placed.place, placed.memory.bytes.size(), i, 0});
     }
-    const TimePoint start = system_clock().now();
+    std::shared_ptr<Registration> registration = std::move(material_.registration);
+    if (!registration) {
+        WEIGHTCAST_TRY(registration, Registration::make(io_, material_.memory));
+        registration_seconds_ = registration->seconds();
+    }
     Error last{Code::unavailable, 0, "no transport is open"};
-    std::vector<Registered> all;
-    for (const auto& fabric : io_.fabrics()) {
-        auto registered = register_with(*fabric);
-        if (!registered) {
-            last = registered.error();
-            log(LogLevel::warning, "not serving over {}: {}", fabric->name(), last.message);
+    std::vector<Served> all;
+    for (const Registration::OfFabric& registered : registration->fabrics()) {
+        const auto fabric = std::ranges::find_if(
+            io_.fabrics(), [&](const auto& f) { return f->name() == registered.fabric; });
+        auto served = serve_with(**fabric);
+        if (!served) {
+            last = served.error();
+            log(LogLevel::warning, "not serving over {}: {}", registered.fabric, last.message);
             continue;
         }
         registry::FabricKeys keys;
-        for (const auto& region : registered.value().regions) keys.regions.push_back(region->key());
-        keys.page = registered.value().page->key();
-        keys.manifest = registered.value().manifest->key();
-        static_part_.keys[fabric->name()] = std::move(keys);
-        all.push_back(std::move(registered).value());
+        for (const auto& region : registered.regions) keys.regions.push_back(region->key());
+        keys.page = served.value().page->key();
+        keys.manifest = served.value().manifest->key();
+        static_part_.keys[registered.fabric] = std::move(keys);
+        all.push_back(std::move(served).value());
     }
     if (all.empty()) return last;
-    registration_seconds_ = seconds(system_clock().now() - start);
-    log(LogLevel::info, "registered {} bytes with {} transports in {:.3f} s",
-        manifest().layout.total_bytes(), all.size(), registration_seconds_.load());
     {
         const std::lock_guard lock(mutex_);
         // Withdrawn in the meantime: all of it goes at once.
-        if (!withdrawn_) registered_ = std::move(all);
+        if (!withdrawn_) {
+            served_ = std::move(all);
+            registration_ = std::move(registration);
+        }
     }
     static_part_.model = manifest().model;
     static_part_.version = manifest().version;
@@ -89,6 +94,40 @@ Result<void> HeldVersion::register_all() {
 void HeldVersion::set_chunk(std::uint32_t chunk) {
     page_.set(chunk);
     for (const auto& fabric : io_.fabrics()) fabric->gates_opened();
+}
+
+// The memory that holds a place, or the one before it.
+const PlacedMemory* HeldVersion::memory_at(std::uint64_t place) const {
+    const auto next =
+        std::upper_bound(material_.memory.begin(), material_.memory.end(), place,
+                         [](std::uint64_t at, const PlacedMemory& m) { return at < m.place; });
+    return next == material_.memory.begin() ? nullptr : &*(next - 1);
+}
+
+Result<void> HeldVersion::read(std::uint32_t chunk, std::span<std::byte> bytes) const {
+    WEIGHTCAST_ASSERT(pulled());
+    const model::Layout& layout = manifest().layout;
+    const std::uint64_t place = std::uint64_t{chunk} << layout.options().chunk_shift;
+    const PlacedMemory* const placed = memory_at(place);
+    if (!page_.has(chunk) || placed == nullptr) {
+        return Error{Code::not_found, 0, fmt::format("chunk {} is not held", chunk)};
+    }
+    const std::uint64_t offset = place - placed->place;
+    WEIGHTCAST_ASSERT(offset + bytes.size() <= placed->memory.bytes.size());
+    if (placed->memory.fd_may_shrink) {
+        return read_exactly(placed->memory.fd, bytes, placed->memory.fd_offset + offset,
+                            manifest().artifacts[layout.chunk_range(chunk).artifact].path);
+    }
+    std::memcpy(bytes.data(), placed->memory.bytes.data() + offset, bytes.size());
+    return success();
+}
+
+int HeldVersion::file_of(std::uint32_t artifact) const {
+    const PlacedMemory* const placed = memory_at(manifest().layout.place_of(artifact));
+    const bool file = placed != nullptr && placed->memory.fd_may_shrink &&
+                      placed->place == manifest().layout.place_of(artifact) &&
+                      placed->memory.fd_offset == 0;
+    return file ? placed->memory.fd : -1;
 }
 
 Result<void> HeldVersion::check_source() const {

@@ -12,6 +12,7 @@
 #include "agent/destination.h"
 #include "agent/io_thread.h"
 #include "agent/page.h"
+#include "agent/registration.h"
 #include "model/manifest.h"
 #include "registry/messages.h"
 
@@ -31,6 +32,9 @@ struct Material {
     std::shared_ptr<void> owner;
     std::string channel;  // to publish to, if the registry has to be told of the version again
     std::function<Result<void>()> check_source;  // fails once the source has changed; may be empty
+    bool pulled = false;  // `owner` is this process's own copy, and nobody else changes it
+    // Of `memory`, if it is registered already and shall stay so beyond this version.
+    std::shared_ptr<Registration> registration;
 };
 
 // Thread-safe.
@@ -40,8 +44,8 @@ class HeldVersion {
     static Result<std::shared_ptr<HeldVersion>> create(IoThread& io, Material material,
                                                        const fabric::Incarnation& incarnation,
                                                        std::uint64_t generation);
-    // Registers memory, page and manifest with every fabric; one that cannot is left out with a
-    // warning. Takes seconds for hundreds of gigabytes; once, before describe().
+    // Registers memory, if it is not yet, page and manifest with every fabric; one that cannot is
+    // left out with a warning. Takes seconds for hundreds of gigabytes; once, before describe().
     // Errors: no_space, io (no fabric could).
     Result<void> register_all();
     double registration_seconds() const { return registration_seconds_; }
@@ -50,12 +54,19 @@ class HeldVersion {
     HeldVersion& operator=(const HeldVersion&) = delete;
 
     AvailabilityPage& page() { return page_; }
+    const AvailabilityPage& page() const { return page_; }
     // Says that a chunk may be read, to those that wait for it too.
     // REQUIRES: its bytes are verified and in place.
     void set_chunk(std::uint32_t chunk);
     const model::Manifest& manifest() const { return *material_.named.manifest; }
     const NamedManifest& named() const { return material_.named; }
     const std::string& channel() const { return material_.channel; }
+    bool pulled() const { return material_.pulled; }
+    // Copies a chunk's bytes as they are now; check their digest. Errors: io, not_found (not held).
+    // REQUIRES: pulled()
+    Result<void> read(std::uint32_t chunk, std::span<std::byte> bytes) const;
+    // The file that an artifact lies in from its first byte on; -1: it is not in one.
+    int file_of(std::uint32_t artifact) const;
     Result<void> check_source() const;
 
     // Stops serving: no peer can read from it afterwards.
@@ -67,15 +78,15 @@ class HeldVersion {
     registry::PublishRequest publish_request() const;
 
   private:
-    struct Registered {
-        std::string fabric;
-        std::vector<std::unique_ptr<fabric::Region>> regions;
+    // Besides the weights, with one fabric.
+    struct Served {
         std::unique_ptr<fabric::Region> page;
         std::unique_ptr<fabric::Region> manifest;
     };
     explicit HeldVersion(IoThread& io) : io_(io) {}
-    Result<Registered> register_with(fabric::Fabric& fabric);
+    Result<Served> serve_with(fabric::Fabric& fabric);
     std::uint64_t bytes_held() const;
+    const PlacedMemory* memory_at(std::uint64_t place) const;
 
     IoThread& io_;
     Material material_;
@@ -84,8 +95,9 @@ class HeldVersion {
     registry::Holding static_part_;  // extents and keys
     std::atomic<double> registration_seconds_{0};
     std::atomic<bool> withdrawn_{false};
-    std::mutex mutex_;  // guards registered_
-    std::vector<Registered> registered_;
+    std::mutex mutex_;  // guards the rest
+    std::shared_ptr<Registration> registration_;
+    std::vector<Served> served_;
 };
 
 }  // namespace weightcast::agent

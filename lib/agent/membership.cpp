@@ -8,6 +8,11 @@
 #include "base/log.h"
 
 namespace weightcast::agent {
+namespace {
+
+constexpr std::chrono::milliseconds kDropLook{2};  // for readers that are left
+
+}  // namespace
 
 Membership::Membership(std::unique_ptr<registry::Api> api, registry::PeerInfo info)
     : api_(std::move(api)), info_(std::move(info)), random_(random_seed()) {}
@@ -76,23 +81,33 @@ Result<void> Membership::tell(const std::shared_ptr<HeldVersion>& held) {
     return api_->hold(lease_.peer, held->describe());
 }
 
-void Membership::drop(const std::shared_ptr<HeldVersion>& held) {
-    held->withdraw();
+bool Membership::drop(const std::shared_ptr<HeldVersion>& held,
+                      std::chrono::milliseconds readers_wait) {
+    const TimePoint deadline = system_clock().now() + readers_wait;
+    if (readers_wait.count() == 0) held->withdraw();
     {
         const std::lock_guard lock(mutex_);
         std::erase(holdings_, held);
     }
-    const auto dropped = call([&](registry::Api& api, const registry::PeerRef& peer) {
-        auto answer = api.drop(peer, held->manifest().model, held->manifest().version);
-        // Another copy of the same version may still be offered here.
-        for (const auto& other : holdings()) {
-            if (other->named().name == held->named().name && !other->withdrawn()) {
-                answer = tell(other);
+    Result<registry::DropReply> dropped = registry::DropReply{};
+    for (;;) {
+        dropped = call([&](registry::Api& api, const registry::PeerRef& peer) {
+            auto answer = api.drop(peer, held->manifest().model, held->manifest().version);
+            // Another copy of the same version may still be offered here.
+            for (const auto& other : holdings()) {
+                if (other->named().name == held->named().name && !other->withdrawn()) {
+                    static_cast<void>(tell(other));
+                }
             }
-        }
-        return answer;
-    });
+            return answer;
+        });
+        const bool wait = dropped && dropped.value().readers > 0;
+        if (!wait || system_clock().now() >= deadline) break;
+        std::this_thread::sleep_for(kDropLook);
+    }
+    held->withdraw();
     if (!dropped) log(LogLevel::debug, "drop: {}", dropped.error().message);
+    return dropped && dropped.value().readers == 0;
 }
 
 // REQUIRES: api_mutex_ is held

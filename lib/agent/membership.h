@@ -39,8 +39,10 @@ class Membership {
     Result<registry::PublishReply> publish(const std::shared_ptr<HeldVersion>& held);
     // Announces a version that others published.
     Result<void> hold(const std::shared_ptr<HeldVersion>& held);
-    // Withdraws, then tells the registry.
-    void drop(const std::shared_ptr<HeldVersion>& held);
+    // Tells the registry and withdraws: at once, or when nobody reads it any more or the wait is
+    // over. True if then nobody was left.
+    bool drop(const std::shared_ptr<HeldVersion>& held,
+              std::chrono::milliseconds readers_wait = {});
     // Tells what is held now, and not at the next heartbeat; nothing if the registry is down.
     void announce_progress();
 

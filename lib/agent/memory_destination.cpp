@@ -1,25 +1,58 @@
+#include <algorithm>
 #include <cstring>
 
 #include "agent/destination.h"
 #include "base/assert.h"
+#include "base/worker_pool.h"
 
 namespace weightcast::agent {
 
 Result<std::unique_ptr<MemoryDestination>> MemoryDestination::create(
     std::shared_ptr<const model::Manifest> manifest) {
+    return create_in(nullptr, {}, std::move(manifest));
+}
+
+Result<std::unique_ptr<MemoryDestination>> MemoryDestination::create_in(
+    std::shared_ptr<SharedMemory> arena, std::span<const model::Digest> there,
+    std::shared_ptr<const model::Manifest> manifest) {
     auto destination = std::make_unique<MemoryDestination>();
     const std::uint64_t bytes = manifest->layout.space_bytes();
-    if (bytes > 0) {
-        WEIGHTCAST_TRY(destination->arena_, SharedMemory::create("weightcast-pull", bytes));
+    if (!arena || arena->pages.size() < bytes) {
+        arena = std::make_shared<SharedMemory>();
+        there = {};
+        if (bytes > 0) {
+            WEIGHTCAST_TRY(*arena, SharedMemory::create("weightcast-pull", bytes));
+        }
     }
+    destination->arena_ = std::move(arena);
     destination->manifest_ = std::move(manifest);
+    destination->find_present(there);
     return destination;
+}
+
+void MemoryDestination::find_present(std::span<const model::Digest> there) {
+    const auto& digests = manifest_->chunk_digests;
+    std::vector<char> right(std::min(there.size(), digests.size()));
+    parallel_for(right.size(), [&](std::size_t i) {
+        const bool claimed = there[i] == digests[i];
+        const auto chunk = static_cast<std::uint32_t>(i);
+        right[i] = claimed && model::digest_chunk(in_place(chunk)) == digests[i] ? 1 : 0;
+    });
+    for (std::uint32_t chunk = 0; chunk < right.size(); ++chunk) {
+        if (right[chunk] != 0) present_.push_back(chunk);
+    }
+}
+
+std::uint64_t MemoryDestination::bytes_shared() const {
+    std::uint64_t bytes = 0;
+    for (const std::uint32_t chunk : present_) bytes += manifest_->layout.chunk_range(chunk).bytes;
+    return bytes;
 }
 
 std::span<std::byte> MemoryDestination::in_place(std::uint32_t chunk) {
     const model::Layout& layout = manifest_->layout;
-    return arena_.pages.span().subspan(std::size_t{chunk} * layout.chunk_bytes(),
-                                       layout.chunk_range(chunk).bytes);
+    return arena_->pages.span().subspan(std::size_t{chunk} * layout.chunk_bytes(),
+                                        layout.chunk_range(chunk).bytes);
 }
 
 Result<void> MemoryDestination::store(std::uint32_t chunk, std::span<const std::byte> bytes) {
@@ -30,13 +63,14 @@ Result<void> MemoryDestination::store(std::uint32_t chunk, std::span<const std::
 }
 
 std::vector<PlacedMemory> MemoryDestination::memory() const {
-    if (arena_.pages.size() == 0) return {};
-    return {{0, {arena_.pages.span(), arena_.fd.get(), 0, false}}};
+    const std::uint64_t bytes = manifest_->layout.space_bytes();  // the arena may be larger
+    if (bytes == 0) return {};
+    return {{0, {arena_->pages.span().first(bytes), arena_->fd.get(), 0, false}}};
 }
 
 std::span<const std::byte> MemoryDestination::view(std::uint32_t artifact, std::uint64_t offset,
                                                    std::uint64_t bytes) const {
-    return arena_.pages.span().subspan(manifest_->layout.place_of(artifact) + offset, bytes);
+    return arena_->pages.span().subspan(manifest_->layout.place_of(artifact) + offset, bytes);
 }
 
 }  // namespace weightcast::agent

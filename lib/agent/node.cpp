@@ -77,12 +77,11 @@ Result<void> NodeImpl::open(const NodeOptions& options) {
         info.addresses[fabric->name()] = fabric->address();
         if (options.port_rate == 0) info.port_rate = std::max(info.port_rate, fabric->port_rate());
     }
-    registry::ClientOptions client;
-    client.url = options.registry;
+    registry_.url = options.registry;
     if (!options.token_file.empty()) {
-        WEIGHTCAST_TRY(client.token, registry::read_token_file(options.token_file));
+        WEIGHTCAST_TRY(registry_.token, registry::read_token_file(options.token_file));
     }
-    WEIGHTCAST_TRY(auto api, registry::connect(client));
+    WEIGHTCAST_TRY(auto api, registry::connect(registry_));
     WEIGHTCAST_TRY(membership_, Membership::join(std::move(api), std::move(info)));
     workers_ = std::make_unique<WorkerPool>(usable_cores());
     io_ = std::make_unique<IoThread>(std::move(fabrics));
@@ -93,6 +92,7 @@ NodeImpl::~NodeImpl() {
     membership_.reset();
     for (const auto& held : held_) held->withdraw();
     held_.clear();
+    stopped_.reset();
     workers_.reset();
     io_.reset();
 }
@@ -100,6 +100,26 @@ NodeImpl::~NodeImpl() {
 void NodeImpl::remember(std::shared_ptr<HeldVersion> held) {
     const std::lock_guard lock(mutex_);
     held_.push_back(std::move(held));
+}
+
+bool NodeImpl::let_go(const std::shared_ptr<HeldVersion>& held,
+                      std::chrono::milliseconds readers_wait) {
+    if (!held) return true;
+    {
+        const std::lock_guard lock(mutex_);
+        std::erase(held_, held);
+    }
+    return held->withdrawn() || membership_->drop(held, readers_wait);
+}
+
+HeldVersions NodeImpl::pulled_versions(const std::string& model) const {
+    HeldVersions found;
+    const std::lock_guard lock(mutex_);
+    std::ranges::copy_if(held_, std::back_inserter(found), [&model](const auto& held) {
+        return held->pulled() && held->manifest().model == model;
+    });
+    if (stopped_ && stopped_->manifest().model == model) found.push_back(stopped_);
+    return found;
 }
 
 // The newest version if it has the same bytes, else the one after it.
@@ -116,7 +136,8 @@ Result<std::uint64_t> NodeImpl::pick_version(const model::Manifest& manifest) {
     return same ? newest.version : newest.version + 1;
 }
 
-Result<Published> NodeImpl::publish_draft(const Draft& draft, const PublishOptions& options) {
+Result<Published> NodeImpl::publish_draft(const Draft& draft, const PublishOptions& options,
+                                          std::shared_ptr<HeldVersion>* offered) {
     WEIGHTCAST_CHECK(model::check_manifest(draft.manifest));
     for (int attempt = 1;; ++attempt) {
         std::uint64_t version = options.version;
@@ -129,6 +150,7 @@ Result<Published> NodeImpl::publish_draft(const Draft& draft, const PublishOptio
         material.owner = draft.owner;
         material.channel = options.channel;
         material.check_source = draft.check_source;
+        material.registration = draft.registration;
         WEIGHTCAST_TRY(const auto held, HeldVersion::create(*io_, material, incarnation_, 1));
         WEIGHTCAST_CHECK(held->register_all());
         held->page().set_all();
@@ -141,6 +163,7 @@ Result<Published> NodeImpl::publish_draft(const Draft& draft, const PublishOptio
             return reply.error();
         }
         remember(held);
+        if (offered != nullptr) *offered = held;
         return Published{options.model,
                          version,
                          held->manifest().layout.total_bytes(),
@@ -159,11 +182,13 @@ Result<Published> NodeImpl::publish(std::span<const std::string> paths,
 
 Result<Published> NodeImpl::publish(std::span<const TensorView> tensors,
                                     const PublishOptions& options) {
-    WEIGHTCAST_TRY(const Draft draft, draft_from_memory(tensors, options));
+    WEIGHTCAST_TRY(const auto memory, TensorMemory::make(tensors));
+    WEIGHTCAST_TRY(const Draft draft, memory->draft(options));
     return publish_draft(draft, options);
 }
 
-Result<void> NodeImpl::withdraw(const std::string& model, std::uint64_t version) {
+Result<void> NodeImpl::withdraw(const std::string& model, std::uint64_t version,
+                                std::chrono::milliseconds readers_wait) {
     std::shared_ptr<HeldVersion> held;
     {
         const std::lock_guard lock(mutex_);
@@ -175,9 +200,8 @@ Result<void> NodeImpl::withdraw(const std::string& model, std::uint64_t version)
                          fmt::format("{}@{} is not served here", model, version)};
         }
         held = *found;
-        held_.erase(found);
     }
-    membership_->drop(held);
+    let_go(held, readers_wait);
     return success();
 }
 

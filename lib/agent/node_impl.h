@@ -8,15 +8,25 @@
 #include <utility>
 #include <vector>
 
+#include "agent/follow_loop.h"
 #include "agent/membership.h"
 #include "agent/publish.h"
 #include "agent/pull_session.h"
+#include "agent/reuse.h"
 #include "weightcast/node.h"
 
 namespace weightcast::agent {
 
 class NodeImpl final : public Node {
   public:
+    // A version that was pulled into memory, and is served from there.
+    struct Arena {
+        std::shared_ptr<HeldVersion> held;
+        std::shared_ptr<MemoryDestination> memory;
+        std::vector<TensorView> tensors;  // by name; those that were wanted
+        PullReport report;
+    };
+
     // Errors: as Node::start().
     Result<void> open(const NodeOptions& options);
     ~NodeImpl() override;
@@ -25,13 +35,38 @@ class NodeImpl final : public Node {
                               const PublishOptions& options) override;
     Result<Published> publish(std::span<const TensorView> tensors,
                               const PublishOptions& options) override;
-    Result<void> withdraw(const std::string& model, std::uint64_t version) override;
+    Result<void> withdraw(const std::string& model, std::uint64_t version,
+                          std::chrono::milliseconds readers_wait) override;
+    Result<std::unique_ptr<TensorSource>> open_source(std::span<const TensorView> tensors) override;
     Result<PullReport> pull(const PullOptions& options) override;
     Result<std::unique_ptr<PulledMemory>> pull_memory(const PullOptions& options) override;
     Result<std::unique_ptr<PulledMemory>> map_memory(const PullOptions& options) override;
+    Result<void> follow_directory(const FollowOptions& options) override;
+    Result<std::unique_ptr<WeightSet>> follow_memory(const WeightSetOptions& options) override;
     void cancel_pulls() override;
     const std::string& name() const override { return name_; }
     std::uint64_t bytes_served() const override;
+
+    // For what follows a channel (follow_directory.cpp, weight_set.cpp).
+    // The registry's answer to where the channel is now. Errors: not_found, and Api's.
+    Result<registry::ChannelInfo> where_is(const std::string& model, const std::string& channel);
+    // Watches the channel that the options' reference names. Errors: invalid_input.
+    Result<std::unique_ptr<FollowLoop>> follow(const PullOptions& options, FollowTarget& target);
+    // Pulls into `arena`, over what it has, if anything. `prepare` is called before that is
+    // touched: after it nobody may read there. After an error the arena has a part of the version.
+    Result<void> pull_into(const PullOptions& options, Arena& arena,
+                           const std::function<Result<void>()>& prepare);
+    // Keeps it, to serve it or to take over chunks from it.
+    void remember(std::shared_ptr<HeldVersion> held);
+    // Neither any more. Nothing if there is nothing. As Membership::drop().
+    bool let_go(const std::shared_ptr<HeldVersion>& held,
+                std::chrono::milliseconds readers_wait = {});
+    // Publishes and serves. `offered`, if not null, gets what is served.
+    Result<Published> publish_draft(const Draft& draft, const PublishOptions& options,
+                                    std::shared_ptr<HeldVersion>* offered = nullptr);
+    IoThread& io() { return *io_; }
+    // Whether others have the whole version, or no channel names it. Errors: Api's.
+    Result<bool> may_drop(const std::string& model, std::uint64_t version);
 
   private:
     // A read lease, closed at the registry at the latest when this goes.
@@ -75,12 +110,12 @@ class NodeImpl final : public Node {
         PullReport report;
     };
 
-    Result<Published> publish_draft(const Draft& draft, const PublishOptions& options);
     Result<std::uint64_t> pick_version(const model::Manifest& manifest);
     Result<Resolved> resolve(const PullOptions& options);
     Result<NamedManifest> fetch_manifest(const registry::Grant& grant, const PullOptions& options);
-    Result<Pulled> transfer(Resolved& resolved, const std::shared_ptr<Destination>& destination,
-                            const PullOptions& options);
+    // After an error `pulled` may have a part of the version.
+    Result<void> transfer(Resolved& resolved, const std::shared_ptr<Destination>& destination,
+                          const PullOptions& options, Pulled& pulled);
     // Asks who to read from, once this process is known as a holder too.
     void await_plan(Resolved& resolved);
     // Lets peers read what is there of it already, and tells the registry.
@@ -89,16 +124,19 @@ class NodeImpl final : public Node {
                              const PullOptions& options, std::uint64_t bytes_before);
     PullReport make_report(const Resolved& resolved, const PullStatistics& statistics,
                            const PullOptions& options) const;
-    void remember(std::shared_ptr<HeldVersion> held);
+    // What this node has pulled of a model, a pull that was stopped included.
+    HeldVersions pulled_versions(const std::string& model) const;
 
     std::string name_;
+    registry::ClientOptions registry_;
     fabric::Incarnation incarnation_{};
     std::unique_ptr<WorkerPool> workers_;
     std::unique_ptr<IoThread> io_;
     std::unique_ptr<Membership> membership_;
 
     mutable std::mutex mutex_;
-    std::vector<std::shared_ptr<HeldVersion>> held_;
+    HeldVersions held_;
+    std::shared_ptr<HeldVersion> stopped_;  // what the last pull that was stopped had so far
     std::vector<std::weak_ptr<PullSession>> sessions_;
     std::uint64_t cancels_ = 0;
 };

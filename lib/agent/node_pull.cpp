@@ -26,49 +26,52 @@ std::uint64_t bytes_of(const model::Layout& layout, std::span<const std::uint32_
                            });
 }
 
-TensorView view_of(const model::TensorRecord& tensor, std::span<const std::byte> bytes) {
-    return {tensor.name, std::string(model::name_of(tensor.dtype)), tensor.shape, bytes};
+std::vector<std::uint32_t> without(std::span<const std::uint32_t> chunks,
+                                   std::span<const std::uint32_t> less) {
+    std::vector<std::uint32_t> left;
+    std::ranges::set_difference(chunks, less, std::back_inserter(left));
+    return left;
 }
 
 class PulledArena final : public PulledMemory {
   public:
-    PulledArena(std::shared_ptr<HeldVersion> held, std::shared_ptr<MemoryDestination> arena,
-                std::vector<std::uint32_t> chosen, PullReport report)
-        : held_(std::move(held)),
-          arena_(std::move(arena)),
-          chosen_(std::move(chosen)),
-          report_(std::move(report)) {
-        if (!chosen_.empty()) return;
-        chosen_.resize(held_->manifest().tensors.size());
-        std::iota(chosen_.begin(), chosen_.end(), 0U);
-    }
+    explicit PulledArena(NodeImpl::Arena arena) : arena_(std::move(arena)) {}
 
-    const PullReport& report() const override { return report_; }
-    std::vector<TensorView> tensors() const override {
-        std::vector<TensorView> views;
-        for (const std::uint32_t index : chosen_) views.push_back(view(index));
-        return views;
-    }
+    const PullReport& report() const override { return arena_.report; }
+    std::vector<TensorView> tensors() const override { return arena_.tensors; }
     Result<TensorView> tensor(const std::string& name) const override {
-        const std::int64_t index = held_->manifest().find_tensor(name);
-        const auto wanted = static_cast<std::uint32_t>(index);
-        if (index < 0 || !std::binary_search(chosen_.begin(), chosen_.end(), wanted)) {
-            return Error{Code::not_found, 0, fmt::format("there is no tensor {}", name)};
-        }
-        return view(wanted);
+        const auto found = std::ranges::lower_bound(arena_.tensors, name, {}, &TensorView::name);
+        if (found != arena_.tensors.end() && found->name == name) return *found;
+        return Error{Code::not_found, 0, fmt::format("there is no tensor {}", name)};
     }
 
   private:
-    TensorView view(std::uint32_t index) const {
-        const model::TensorRecord& tensor = held_->manifest().tensors[index];
-        return view_of(tensor, arena_->view(tensor.artifact, tensor.offset, tensor.bytes));
-    }
-
-    std::shared_ptr<HeldVersion> held_;
-    std::shared_ptr<MemoryDestination> arena_;
-    std::vector<std::uint32_t> chosen_;  // ascending
-    PullReport report_;
+    NodeImpl::Arena arena_;
 };
+
+// The tensors of `chosen`, or all if it is empty, by name.
+std::vector<TensorView> views_of(const model::Manifest& manifest, const MemoryDestination& memory,
+                                 std::span<const std::uint32_t> chosen) {
+    std::vector<TensorView> views;
+    const auto add = [&](const model::TensorRecord& tensor) {
+        views.push_back({tensor.name, std::string(model::name_of(tensor.dtype)), tensor.shape,
+                         memory.view(tensor.artifact, tensor.offset, tensor.bytes)});
+    };
+    for (const std::uint32_t index : chosen) add(manifest.tensors[index]);
+    if (chosen.empty()) std::ranges::for_each(manifest.tensors, add);
+    return views;
+}
+
+// By chunk: what a version had in its arena, if chunks lie in the same places in `manifest`'s.
+std::vector<model::Digest> held_digests(const std::shared_ptr<HeldVersion>& held,
+                                        const model::Manifest& manifest) {
+    if (!held || held->manifest().layout.chunk_bytes() != manifest.layout.chunk_bytes()) return {};
+    std::vector<model::Digest> digests = held->manifest().chunk_digests;
+    for (std::uint32_t chunk = 0; chunk < digests.size(); ++chunk) {
+        if (!held->page().has(chunk)) digests[chunk] = {};
+    }
+    return digests;
+}
 
 Result<std::vector<std::uint32_t>> choose_tensors(const model::Manifest& manifest,
                                                   const std::vector<std::string>& globs) {
@@ -207,6 +210,7 @@ Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
     }
     const std::uint64_t total = bytes_of(resolved.named.manifest->layout, resolved.wanted);
     auto done = session->start(resolved.grant);
+    const std::stop_callback stopping(options.stop, [&session] { session->cancel(); });
     bool ended = false;
     while (!ended) {
         ended = done.wait_for(kProgressInterval) == std::future_status::ready;
@@ -236,14 +240,13 @@ Result<void> NodeImpl::offer(const std::shared_ptr<HeldVersion>& held, const Pul
     return membership_->hold(held);
 }
 
-Result<NodeImpl::Pulled> NodeImpl::transfer(Resolved& resolved,
-                                            const std::shared_ptr<Destination>& destination,
-                                            const PullOptions& options) {
+Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destination>& destination,
+                                const PullOptions& options, Pulled& pulled) {
     Material material;
     material.named = resolved.named;
     material.memory = destination->memory();
     material.owner = destination;
-    Pulled pulled;
+    material.pulled = true;
     WEIGHTCAST_TRY(pulled.held, HeldVersion::create(*io_, material, incarnation_, 1));
     const auto& present = destination->present();
     for (const std::uint32_t chunk : present) pulled.held->page().set(chunk);
@@ -254,9 +257,12 @@ Result<NodeImpl::Pulled> NodeImpl::transfer(Resolved& resolved,
     if (in_place) WEIGHTCAST_CHECK(offered.get());
     if (offered.valid()) offered.wait_for(kOfferWait);
     if (!resolved.wanted.empty()) await_plan(resolved);
-    std::vector<std::uint32_t> missing;
-    std::set_difference(resolved.wanted.begin(), resolved.wanted.end(), present.begin(),
-                        present.end(), std::back_inserter(missing));
+    const model::Layout& layout = resolved.named.manifest->layout;
+    std::vector<std::uint32_t> missing = without(resolved.wanted, present);
+    WEIGHTCAST_TRY(const auto reused, take_over(*destination, *resolved.named.manifest, missing,
+                                                pulled_versions(options.model)));
+    for (const std::uint32_t chunk : reused) pulled.held->set_chunk(chunk);
+    missing = without(missing, reused);
     PullSessionOptions session_options;
     session_options.fabrics = options.fabrics;
     session_options.no_holder_ms_max = options.no_holder_ms_max;
@@ -265,7 +271,7 @@ Result<NodeImpl::Pulled> NodeImpl::transfer(Resolved& resolved,
         session_options);
     Result<void> outcome = success();
     if (!missing.empty()) {
-        const std::uint64_t before = bytes_of(resolved.named.manifest->layout, present);
+        const std::uint64_t before = bytes_of(layout, present) + bytes_of(layout, reused);
         outcome = run_session(session, resolved, options, before);
         const std::uint64_t pull = session->statistics().pull;
         if (pull != 0) resolved.lease.replace(pull);
@@ -282,9 +288,10 @@ Result<NodeImpl::Pulled> NodeImpl::transfer(Resolved& resolved,
     }
     if (options.serve) membership_->announce_progress();
     pulled.report = make_report(resolved, session->statistics(), options);
+    pulled.report.bytes_reused = bytes_of(layout, reused) + destination->bytes_shared();
     pulled.report.registration_seconds = pulled.held->registration_seconds();
     resolved.lease.close(&pulled.report);
-    return pulled;
+    return success();
 }
 
 void NodeImpl::Lease::close(const PullReport* report) {
@@ -351,22 +358,45 @@ Result<PullReport> NodeImpl::pull(const PullOptions& options) {
         return Error{Code::invalid_input, 0, "PullOptions::directory is not set"};
     }
     WEIGHTCAST_TRY(Resolved resolved, resolve(options));
-    DirectoryOptions directory{options.replace, options.sync, resolved.tensors, resolved.wanted};
+    const HeldVersions earlier = pulled_versions(options.model);
+    const DirectoryOptions directory{options.replace, options.sync, resolved.tensors,
+                                     resolved.wanted,
+                                     same_files(*resolved.named.manifest, earlier)};
     WEIGHTCAST_TRY(auto destination, open_directory(options.directory, resolved.named.manifest,
                                                     resolved.named.name, directory));
-    WEIGHTCAST_TRY(const Pulled pulled, transfer(resolved, std::move(destination), options));
+    Pulled pulled;
+    const auto outcome = transfer(resolved, std::move(destination), options, pulled);
+    {
+        // What a pull has that was stopped for a newer version may be of use for that one.
+        const std::lock_guard lock(mutex_);
+        stopped_ = !outcome && options.stop.stop_requested() ? pulled.held : nullptr;
+    }
+    WEIGHTCAST_CHECK(outcome);
     if (options.serve) remember(pulled.held);
     return pulled.report;
 }
 
-Result<std::unique_ptr<PulledMemory>> NodeImpl::pull_memory(const PullOptions& options) {
+Result<void> NodeImpl::pull_into(const PullOptions& options, Arena& arena,
+                                 const std::function<Result<void>()>& prepare) {
     WEIGHTCAST_TRY(Resolved resolved, resolve(options));
-    WEIGHTCAST_TRY(auto created, MemoryDestination::create(resolved.named.manifest));
-    const std::shared_ptr<MemoryDestination> arena = std::move(created);
-    WEIGHTCAST_TRY(const Pulled pulled, transfer(resolved, arena, options));
-    if (options.serve) remember(pulled.held);
-    return std::make_unique<PulledArena>(pulled.held, arena, std::move(resolved.tensors),
-                                         pulled.report);
+    WEIGHTCAST_CHECK(prepare());
+    const auto there = held_digests(arena.held, *resolved.named.manifest);
+    WEIGHTCAST_TRY(arena.memory,
+                   MemoryDestination::create_in(arena.memory ? arena.memory->arena() : nullptr,
+                                                there, resolved.named.manifest));
+    arena.tensors = views_of(*resolved.named.manifest, *arena.memory, resolved.tensors);
+    Pulled pulled;
+    const auto outcome = transfer(resolved, arena.memory, options, pulled);
+    arena.held = std::move(pulled.held);
+    arena.report = std::move(pulled.report);
+    return outcome;
+}
+
+Result<std::unique_ptr<PulledMemory>> NodeImpl::pull_memory(const PullOptions& options) {
+    Arena arena;
+    WEIGHTCAST_CHECK(pull_into(options, arena, [] { return success(); }));
+    if (options.serve) remember(arena.held);
+    return std::make_unique<PulledArena>(std::move(arena));
 }
 
 Result<std::unique_ptr<PulledMemory>> NodeImpl::map_memory(const PullOptions& options) {

@@ -29,8 +29,8 @@ Result<model::Layout> make_layout(const model::Manifest& manifest, std::uint64_t
     return model::Layout::make(options, sizes);
 }
 
-void sort_tensors(model::Manifest& manifest) {
-    std::sort(manifest.tensors.begin(), manifest.tensors.end(),
+void sort_tensors(std::vector<model::TensorRecord>& tensors) {
+    std::sort(tensors.begin(), tensors.end(),
               [](const model::TensorRecord& a, const model::TensorRecord& b) {
                   return std::tie(a.name, a.artifact) < std::tie(b.name, b.artifact);
               });
@@ -50,7 +50,7 @@ Result<void> index_tensors(model::Manifest& manifest, const SourceFiles& files) 
         }
         headers.emplace(artifact.path, std::move(header));
     }
-    sort_tensors(manifest);
+    sort_tensors(manifest.tensors);
     constexpr std::string_view kIndex = ".safetensors.index.json";
     for (std::uint32_t i = 0; i < manifest.artifacts.size(); ++i) {
         const model::Artifact& artifact = manifest.artifacts[i];
@@ -145,9 +145,7 @@ Result<Draft> draft_from_files(std::span<const std::string> paths, const Publish
     return draft;
 }
 
-Result<Draft> draft_from_memory(std::span<const TensorView> tensors,
-                                const PublishOptions& options) {
-    WEIGHTCAST_CHECK(model::check_model_name(options.model));
+Result<std::shared_ptr<TensorMemory>> TensorMemory::make(std::span<const TensorView> tensors) {
     std::vector<model::TensorEntry> entries;
     for (const TensorView& tensor : tensors) {
         const auto dtype = model::parse_dtype(tensor.dtype);
@@ -159,59 +157,91 @@ Result<Draft> draft_from_memory(std::span<const TensorView> tensors,
         entries.push_back({tensor.name, *dtype, tensor.shape, 0, tensor.bytes.size()});
     }
     WEIGHTCAST_TRY(const auto header, model::write_safetensors_header(entries, {{"format", "pt"}}));
-    struct Owner {
-        SharedMemory header;
-        std::vector<std::span<const std::byte>> pieces;  // of the artifact, in order
-        std::vector<std::uint64_t> offsets;              // of each piece
-    };
-    auto owner = std::make_shared<Owner>();
-    WEIGHTCAST_TRY(owner->header, SharedMemory::create("weightcast-header", header.size()));
-    std::memcpy(owner->header.pages.data(), header.data(), header.size());
-    Draft draft;
-    draft.memory.push_back({0, {owner->header.pages.span(), owner->header.fd.get(), 0, false}});
-    owner->pieces.push_back(owner->header.pages.span());
-    owner->offsets.push_back(0);
+    auto made = std::make_shared<TensorMemory>();
+    WEIGHTCAST_TRY(made->header_, SharedMemory::create("weightcast-header", header.size()));
+    const std::span<std::byte> head = made->header_.pages.span();
+    std::memcpy(head.data(), header.data(), header.size());
+    made->memory_.push_back({0, {head, made->header_.fd.get(), 0, false}});
+    made->pieces_.push_back(head);
+    made->offsets_.push_back(0);
     std::uint64_t end = header.size();
     for (std::size_t i = 0; i < tensors.size(); ++i) {
         const auto bytes = tensors[i].bytes;
-        draft.manifest.tensors.push_back(
+        made->tensors_.push_back(
             {entries[i].name, 0, end, bytes.size(), entries[i].dtype, entries[i].shape});
         if (bytes.empty()) continue;
-        owner->pieces.push_back(bytes);
-        owner->offsets.push_back(end);
+        made->pieces_.push_back(bytes);
+        made->offsets_.push_back(end);
         // Peers only read. Tensors that lie one behind the other become one region.
         auto* data = const_cast<std::byte*>(bytes.data());
-        std::span<std::byte>& last = draft.memory.back().memory.bytes;
-        if (draft.memory.size() > 1 && last.data() + last.size() == data) {
+        std::span<std::byte>& last = made->memory_.back().memory.bytes;
+        if (made->memory_.size() > 1 && last.data() + last.size() == data) {
             last = {last.data(), last.size() + bytes.size()};
         } else {
-            draft.memory.push_back({end, {{data, bytes.size()}, -1, 0, false}});
+            made->memory_.push_back({end, {{data, bytes.size()}, -1, 0, false}});
         }
         end += bytes.size();
     }
-    draft.manifest.model = options.model;
-    draft.manifest.artifacts.push_back(
-        {"model.safetensors", model::ArtifactKind::safetensors, false, end});
-    sort_tensors(draft.manifest);
-    WEIGHTCAST_TRY(draft.manifest.layout, make_layout(draft.manifest, options.chunk_bytes));
+    made->bytes_ = end;
+    sort_tensors(made->tensors_);
+    return made;
+}
+
+Result<std::vector<char>> TensorMemory::chunks_to_digest(
+    const model::Manifest& manifest, const model::Manifest& before,
+    const std::vector<std::string>& changed) const {
+    const model::Layout& layout = manifest.layout;
+    // Another chunk size, say.
+    if (!(before.layout == layout)) return std::vector<char>(layout.chunk_count(), 1);
+    std::vector<char> chunks(layout.chunk_count(), 0);
+    for (const std::string& name : changed) {
+        const auto found = std::ranges::lower_bound(tensors_, name, {}, &model::TensorRecord::name);
+        if (found == tensors_.end() || found->name != name) {
+            return Error{Code::not_found, 0, fmt::format("there is no tensor {}", name)};
+        }
+        if (found->bytes == 0) continue;
+        const std::uint64_t first = found->offset / layout.chunk_bytes();
+        const std::uint64_t last = (found->offset + found->bytes - 1) / layout.chunk_bytes();
+        for (std::uint64_t chunk = first; chunk <= last; ++chunk) chunks[chunk] = 1;
+    }
+    return chunks;
+}
+
+model::Digest TensorMemory::digest(const model::ArtifactRange& range) const {
+    model::ChunkHasher hasher;
+    const auto next = std::ranges::upper_bound(offsets_, range.offset);
+    auto at = static_cast<std::size_t>(next - offsets_.begin()) - 1;
+    for (std::uint64_t done = 0; done < range.bytes; ++at) {
+        const auto rest = pieces_[at].subspan(range.offset + done - offsets_[at]);
+        const auto piece = rest.first(std::min<std::uint64_t>(rest.size(), range.bytes - done));
+        hasher.update(piece);
+        done += piece.size();
+    }
+    return hasher.finish();
+}
+
+Result<Draft> TensorMemory::draft(const PublishOptions& options, const model::Manifest* before,
+                                  const std::vector<std::string>* changed) const {
+    WEIGHTCAST_CHECK(model::check_model_name(options.model));
+    Draft draft;
+    draft.memory = memory_;
+    draft.owner = std::const_pointer_cast<TensorMemory>(shared_from_this());
+    model::Manifest& manifest = draft.manifest;
+    manifest.model = options.model;
+    manifest.artifacts.push_back(
+        {"model.safetensors", model::ArtifactKind::safetensors, false, bytes_});
+    manifest.tensors = tensors_;
+    WEIGHTCAST_TRY(manifest.layout, make_layout(manifest, options.chunk_bytes));
+    std::vector<char> fresh(manifest.layout.chunk_count(), 1);
+    if (before != nullptr && changed != nullptr) {
+        WEIGHTCAST_TRY(fresh, chunks_to_digest(manifest, *before, *changed));
+    }
     WEIGHTCAST_CHECK(digest_chunks(
-        draft.manifest,
+        manifest,
         [&](const model::ArtifactRange& range, std::span<std::byte>) -> Result<model::Digest> {
-            model::ChunkHasher hasher;
-            const auto next =
-                std::upper_bound(owner->offsets.begin(), owner->offsets.end(), range.offset);
-            auto at = static_cast<std::size_t>(next - owner->offsets.begin()) - 1;
-            for (std::uint64_t done = 0; done < range.bytes; ++at) {
-                const std::uint64_t skip = range.offset + done - owner->offsets[at];
-                const auto rest = owner->pieces[at].subspan(skip);
-                const auto piece =
-                    rest.first(std::min<std::uint64_t>(rest.size(), range.bytes - done));
-                hasher.update(piece);
-                done += piece.size();
-            }
-            return hasher.finish();
+            const std::uint64_t chunk = range.offset / manifest.layout.chunk_bytes();
+            return fresh[chunk] != 0 ? digest(range) : before->chunk_digests[chunk];
         }));
-    draft.owner = owner;
     return draft;
 }
 

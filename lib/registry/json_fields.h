@@ -172,6 +172,11 @@ void visit(V& v, M& m) {
     v.optional("progress", m.progress);
 }
 
+template <typename V, Is<DropReply> M>
+void visit(V& v, M& m) {
+    v("readers", m.readers);
+}
+
 template <typename V, Is<HeartbeatReply> M>
 void visit(V& v, M& m) {
     v("lease_ms", m.lease_ms);

@@ -166,6 +166,10 @@ struct HoldingProgress {
     std::string buckets;
 };
 
+struct DropReply {
+    std::uint32_t readers = 0;  // read leases of the version that still name the peer
+};
+
 struct Heartbeat {
     PeerRef peer;
     std::vector<HoldingProgress> progress;

@@ -133,7 +133,8 @@ Result<void> Service::hold(const PeerRef& peer, const Holding& holding) {
     return state_.hold(peer, holding);
 }
 
-Result<void> Service::drop(const PeerRef& peer, const std::string& model, std::uint64_t version) {
+Result<DropReply> Service::drop(const PeerRef& peer, const std::string& model,
+                                std::uint64_t version) {
     WEIGHTCAST_CHECK(check_model_name(model));
     WEIGHTCAST_CHECK(enter());
     return state_.drop(peer, model, version);

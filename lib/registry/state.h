@@ -90,7 +90,7 @@ class State {
                                              std::uint64_t wall_ms) const;
 
     Result<void> hold(const PeerRef& peer, const Holding& holding);
-    Result<void> drop(const PeerRef& peer, const std::string& model, std::uint64_t version);
+    Result<DropReply> drop(const PeerRef& peer, const std::string& model, std::uint64_t version);
 
     Result<Grant> open_pull(const PullRequest& request, TimePoint now);
     Result<Grant> renew_pull(const RenewRequest& request, TimePoint now);

@@ -71,11 +71,16 @@ Result<void> State::hold(const PeerRef& ref, const Holding& holding) {
     return success();
 }
 
-Result<void> State::drop(const PeerRef& ref, const std::string& model, std::uint64_t number) {
+Result<DropReply> State::drop(const PeerRef& ref, const std::string& model, std::uint64_t number) {
     WEIGHTCAST_TRY(Peer* const peer, find_peer(ref));
     WEIGHTCAST_TRY(Version* const version, find_version(model, number));
     if (peer->holdings.contains(version)) remove_holding(*peer, *version);
-    return success();
+    if (peer->readers == 0) return DropReply{};
+    const auto reads_it = [&](const auto& entry) {
+        const Pull& pull = entry.second;
+        return pull.version == version && std::ranges::count(pull.holders, peer->ref.id) > 0;
+    };
+    return DropReply{static_cast<std::uint32_t>(std::ranges::count_if(pulls_, reads_it))};
 }
 
 void State::remove_holding(Peer& peer, Version& version) {

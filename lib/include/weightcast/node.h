@@ -6,17 +6,23 @@
 // Bytes are bytes, rates bytes/s, times seconds unless the name says otherwise.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
 #include "weightcast/result.h"
 
 namespace weightcast {
+
+class TensorSource;
+class WeightSet;
+struct WeightSetOptions;
 
 namespace fabric {
 class Fabric;
@@ -99,6 +105,7 @@ struct PullOptions {
     double link_rate_max = 0;  // of this host's port, for the lower bound; 0: ask the system
     std::uint32_t no_holder_ms_max = 30000;  // without any progress or holder before giving up
     std::function<void(const PullProgress&)> on_progress;  // on the calling thread, 5 a second
+    std::stop_token stop;  // a request to stop ends the pull with Code::cancelled
 };
 
 struct PullReport {
@@ -107,6 +114,7 @@ struct PullReport {
     std::uint64_t generation = 0;      // of the channel that named it, 0 if none
     std::uint64_t bytes = 0;           // wanted
     std::uint64_t bytes_read = 0;      // from peers, repeated reads included
+    std::uint64_t bytes_reused = 0;    // that this node had, as part of versions it pulled before
     std::uint32_t corrupt_chunks = 0;  // that were read again
     std::uint32_t holders_lost = 0;
     double seconds = 0;                // from the call to the commit
@@ -115,6 +123,17 @@ struct PullReport {
     double ratio = 0;                  // seconds / bound_seconds; 0 if the bound is 0
     std::string limited_by;            // the cut that sets the bound
     std::vector<HolderShare> holders;  // most bytes first
+};
+
+// Keeps a directory at what a channel names: DIR/v7, DIR/v8, …, each with a version's files, and
+// the symbolic link DIR/current, which moves to a new one at once when every byte of it was
+// verified. Files that are the same in the version before are shared with it, chunks that it has
+// are copied.
+struct FollowOptions {
+    PullOptions pull;  // reference: "" or ":CHANNEL"; `replace` is not used, it serves in any case
+    std::uint32_t versions_kept = 2;  // at least 1; the last copy of what a channel names stays too
+    std::function<void(const PullReport&)> on_flip;  // on the calling thread, as are all of these
+    std::function<void(const Error&)> on_trouble;    // it is tried again
 };
 
 // A version in this process's memory. Keeps its bytes alive. Destroy it before its node.
@@ -139,8 +158,14 @@ class Node {
     // Publishes tensors where they lie, without a copy, as one "model.safetensors".
     virtual Result<Published> publish(std::span<const TensorView> tensors,
                                       const PublishOptions& options) = 0;
-    // Stops serving a version. Readers are refused from then on. Errors: not_found.
-    virtual Result<void> withdraw(const std::string& model, std::uint64_t version) = 0;
+    // Tensors that are published again and again as they change in place
+    // (weightcast/tensor_source.h). Errors: invalid_input, no_space, io.
+    virtual Result<std::unique_ptr<TensorSource>> open_source(
+        std::span<const TensorView> tensors) = 0;
+    // Stops serving a version. Nobody new is sent here; those that read have `readers_wait` to
+    // finish, or to turn to others, and are refused then. Errors: not_found.
+    virtual Result<void> withdraw(const std::string& model, std::uint64_t version,
+                                  std::chrono::milliseconds readers_wait = {}) = 0;
 
     // Pulls into a directory, which gets all files at once when every byte was verified. A pull
     // that failed or was killed goes on where it was. Errors: not_found, unavailable (no holder),
@@ -151,6 +176,12 @@ class Node {
     // A holder's own pages on this host, verified, mapped read-only, without a copy. They are the
     // holder's: it must not overwrite them while they are used. Errors: also unavailable (no such).
     virtual Result<std::unique_ptr<PulledMemory>> map_memory(const PullOptions& options) = 0;
+    // Follows a channel until FollowOptions::pull.stop asks it to stop. A version that is
+    // superseded while it is pulled is dropped; a lower generation is never gone back to. Errors:
+    // invalid_input, conflict (the directory is followed already), io, refused.
+    virtual Result<void> follow_directory(const FollowOptions& options) = 0;
+    // Follows a channel in memory (weightcast/weight_set.h). Errors: invalid_input.
+    virtual Result<std::unique_ptr<WeightSet>> follow_memory(const WeightSetOptions& options) = 0;
     virtual void cancel_pulls() = 0;  // they fail with Code::cancelled
     virtual const std::string& name() const = 0;
     // That peers have read from this node, as far as the transports know.

@@ -25,6 +25,11 @@ Result<Draft> draft(const kit::Scratch& scratch) {
     return draft_from_files(paths, {.model = "m"});
 }
 
+Result<Draft> draft_of(std::span<const TensorView> tensors, const PublishOptions& options) {
+    WEIGHTCAST_TRY(const auto memory, TensorMemory::make(tensors));
+    return memory->draft(options);
+}
+
 TEST_CASE("a tree becomes artifacts by path, its tensors an index") {
     kit::Scratch scratch;
     scratch.write("src/b.safetensors",
@@ -99,7 +104,7 @@ TEST_CASE("tensors in memory become the safetensors file that they would be") {
     const std::string second = kit::noise(50'000, 2);
     const std::vector<TensorView> tensors{{"b", "U8", {300, 1000}, std::as_bytes(std::span(first))},
                                           {"a", "BF16", {25000}, std::as_bytes(std::span(second))}};
-    const auto memory = draft_from_memory(tensors, {.model = "m", .chunk_bytes = 65536});
+    const auto memory = draft_of(tensors, {.model = "m", .chunk_bytes = 65536});
     REQUIRE_OK(memory);
 
     std::vector<model::TensorEntry> entries{{"b", model::Dtype::u8, {300, 1000}, 0, 300'000},
@@ -119,9 +124,49 @@ TEST_CASE("tensors in memory become the safetensors file that they would be") {
 TEST_CASE("a tensor whose bytes do not fit its shape is refused") {
     const std::string bytes(10, 'x');
     const std::vector<TensorView> tensors{{"w", "F32", {3}, std::as_bytes(std::span(bytes))}};
-    const auto made = draft_from_memory(tensors, {.model = "m"});
+    const auto made = draft_of(tensors, {.model = "m"});
     REQUIRE(made.has_error());
     CHECK(made.error().message.find("w") != std::string::npos);
+}
+
+TEST_CASE("digests of tensors that did not change are taken over") {
+    constexpr std::size_t kBytes = 3 * 65536 + 100;
+    std::vector<std::byte> memory(3 * kBytes);
+    const auto at = [&](std::size_t i) { return std::span(memory).subspan(i * kBytes, kBytes); };
+    const std::vector<TensorView> tensors{
+        {"a", "U8", {kBytes}, at(0)}, {"b", "U8", {kBytes}, at(1)}, {"c", "U8", {kBytes}, at(2)}};
+    const PublishOptions options{.model = "m", .chunk_bytes = 65536};
+    const auto made = TensorMemory::make(tensors);
+    REQUIRE_OK(made);
+    const TensorMemory& source = *made.value();
+    const auto before = source.draft(options);
+    REQUIRE_OK(before);
+    const model::Manifest& old = before.value().manifest;
+    for (const std::size_t i : {0, 1, 2}) at(i)[kBytes / 2] = std::byte{1};
+    const std::vector<std::string> changed{"b"};
+    const auto after = source.draft(options, &old, &changed);
+    const auto all = source.draft(options);
+    REQUIRE_OK(after);
+    REQUIRE_OK(all);
+    const auto& digests = after.value().manifest.chunk_digests;
+    REQUIRE(digests.size() == old.chunk_digests.size());
+    // Only b is looked at: what was written to a and c, against what was said, is not noticed.
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < digests.size(); ++i) {
+        kept += digests[i] == old.chunk_digests[i] ? 1 : 0;
+        const bool known = digests[i] == old.chunk_digests[i] ||
+                           digests[i] == all.value().manifest.chunk_digests[i];
+        CHECK(known);
+    }
+    CHECK(kept == digests.size() - 1);
+    const std::vector<std::string> unknown{"d"};
+    CHECK(source.draft(options, &old, &unknown).error().code == Code::not_found);
+    // With another chunk size nothing of it can be taken over.
+    const auto other = source.draft({.model = "m", .chunk_bytes = 131072}, &old, &changed);
+    const auto fresh = source.draft({.model = "m", .chunk_bytes = 131072});
+    REQUIRE_OK(other);
+    REQUIRE_OK(fresh);
+    CHECK(other.value().manifest.chunk_digests == fresh.value().manifest.chunk_digests);
 }
 
 }  // namespace

@@ -341,6 +341,26 @@ TEST_CASE("progress in a heartbeat makes a partial holder complete, buckets are 
     CHECK(world.state.list_models()[0].versions[0].holders_complete == 1);
 }
 
+TEST_CASE("who drops a version is told how many still read it from there") {
+    World world;
+    const PeerRef source = world.join_publisher();
+    const PeerRef one = world.join("one", "far");
+    const PeerRef two = world.join("two", "far");
+    const auto first = world.state.open_pull(sample_pull(one), world.now);
+    const auto second = world.state.open_pull(sample_pull(two), world.now);
+    REQUIRE_OK(first);
+    REQUIRE_OK(second);
+    const auto readers = [&] { return world.state.drop(source, "m", 1).value().readers; };
+    CHECK(readers() == 2);
+    const auto turned = world.state.renew_pull({.peer = two, .pull = second.value().pull},
+                                               world.now);
+    REQUIRE_OK(turned);
+    CHECK(turned.value().holders.empty());
+    CHECK(readers() == 1);
+    REQUIRE_OK(world.state.close_pull({.peer = one, .pull = first.value().pull}));
+    CHECK(readers() == 0);
+}
+
 TEST_CASE("same seed and same commands give the same hints") {
     const auto play = [](std::uint64_t seed) {
         World world(seed);

@@ -1,0 +1,63 @@
+// Brings something to what a channel names, again and again: a directory, or weights in memory.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "registry/messages.h"
+#include "registry/watch.h"
+#include "weightcast/result.h"
+
+namespace weightcast::agent {
+
+// What follows. Called by one thread.
+class FollowTarget {
+  public:
+    virtual ~FollowTarget() = default;
+    // Gets all ready for flip(). A stop is requested as soon as the channel has moved on: then the
+    // rest is not wanted any more, but what is there already may be of use for the next version.
+    virtual Result<void> stage(const registry::ChannelInfo& to, const std::stop_token& stop) = 0;
+    // Makes what was staged last the current version. On an error the one before stays.
+    virtual Result<void> flip(const registry::ChannelInfo& to) = 0;
+    // One of these failed, though the channel still names that version. It is tried again.
+    virtual void on_trouble(const registry::ChannelInfo& to, const Error& error) = 0;
+};
+
+class FollowLoop {
+  public:
+    // Asks the registry where the channel is now; an error if it does not answer.
+    using Ask = std::function<Result<registry::ChannelInfo>()>;
+
+    // Borrows `target`.
+    FollowLoop(std::unique_ptr<registry::ChannelWatch> watch, Ask ask, FollowTarget& target);
+
+    // Follows until a stop is requested. Only to higher generations, and only to one that is still
+    // the newest when all is ready: a process that was stopped meanwhile must not flip to what was
+    // rolled back. Errors: refused (the registry refuses the token).
+    Result<void> run(const std::stop_token& stop);
+
+  private:
+    void watch();
+    void on_move(const registry::ChannelInfo& to);
+    Result<void> bring(const registry::ChannelInfo& to, const std::stop_token& superseded);
+
+    std::unique_ptr<registry::ChannelWatch> watch_;
+    Ask ask_;
+    FollowTarget& target_;
+    Random random_;
+
+    std::mutex mutex_;  // guards the rest
+    std::condition_variable_any wake_;
+    std::optional<registry::ChannelInfo> newest_;
+    std::optional<Error> failure_;
+    std::stop_source staging_;
+};
+
+}  // namespace weightcast::agent

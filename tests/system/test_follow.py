@@ -1,0 +1,214 @@
+"""Goal: a directory that follows a channel is at every moment one whole version, gets to the newest
+one by the bytes that changed, and never to one that was rolled back. Method: real publishers, a
+registry that moves the channel, and followers that are killed, stopped and superseded on the way.
+"""
+import os
+import pathlib
+import shutil
+import signal
+
+from kit import MB, Sources, SystemTest, poll, tree
+
+
+class Following(SystemTest):
+    def setUp(self):
+        super().setUp()
+        self.store = self.folder / "store"
+        self.registry = self.meta("--store", self.store)
+        self.url = self.registry.url
+        self.out = self.folder / "out"
+        self.current = self.out / "current"
+        self.versions = []
+
+    def publish(self, *arguments, bytes_total: int = 6 * MB, changed: int = 1) -> pathlib.Path:
+        """The next version: three shards, the last `changed` of which are new."""
+        version = self.folder / f"source{len(self.versions) + 1}"
+        if self.versions:
+            shutil.copytree(self.versions[-1], version)
+            fresh = Sources.get(bytes_total, 3, 100 + len(self.versions))
+            for shard in sorted(fresh.glob("*-of-*.safetensors"))[-changed:]:
+                shutil.copy(shard, version / shard.name)
+        else:
+            shutil.copytree(Sources.get(bytes_total, 3, 100), version)
+        self.versions.append(version)
+        self.serve(version, *arguments, registry=self.url)
+        return version
+
+    def follow(self, *arguments, model: str = "m"):
+        return self.start_pull(self.url, model, self.out, "--follow", *arguments)
+
+    def wait_flip(self, follower, generation: int) -> dict:
+        return follower.wait_any(
+            lambda event: event["event"] == "flip" and event["generation"] == generation,
+            f"flip to generation {generation}")
+
+    def flips(self, follower):
+        return [(event["version"], event["generation"]) for event in follower.events()
+                if event["event"] == "flip"]
+
+    def assert_current(self, version: int):
+        self.assertEqual(os.readlink(self.current), f"v{version}")
+        self.assert_same_tree(self.current, self.versions[version - 1])
+
+    def move(self, version: int, channel: str = "m"):
+        moved = self.run_program("p2p-channel", self.url, channel, "set", version)
+        self.assertEqual(moved.wait_end(), 0, moved.evidence())
+
+    def test_it_gets_what_changed_and_shares_the_rest(self):
+        self.publish()
+        follower = self.follow()
+        first = self.wait_flip(follower, 1)
+        self.assertEqual((first["version"], first["bytes_reused"]), (1, 0))
+        self.assert_current(1)
+        self.publish()
+        second = self.wait_flip(follower, 2)
+        self.assertEqual(second["version"], 2)
+        self.assertLess(second["bytes_read"], second["bytes"] / 2)
+        self.assertEqual(second["bytes_read"] + second["bytes_reused"], second["bytes"])
+        self.assert_current(2)
+        self.assert_same_tree(self.out / "v1", self.versions[0])
+        self.publish()
+        self.wait_flip(follower, 3)
+        self.assert_current(3)
+        poll(lambda: not (self.out / "v1").exists(), "the removal of v1")
+        self.assert_same_tree(self.out / "v2", self.versions[1])
+        self.assertEqual(follower.stop(), 0, follower.evidence())
+
+    def test_a_chunk_that_moved_to_another_file_is_not_read_again(self):
+        first = self.publish()
+        follower = self.follow()
+        self.wait_flip(follower, 1)
+        second = self.folder / "source2"
+        shutil.copytree(first, second)
+        os.rename(next(second.glob("*1-of-*")), second / "renamed.bin")
+        (second / "model.safetensors.index.json").unlink(missing_ok=True)
+        self.versions.append(second)
+        self.serve(second, registry=self.url)
+        done = self.wait_flip(follower, 2)
+        self.assertEqual(done["bytes_read"], 0)
+        self.assert_current(2)
+
+    def test_a_rollback_reads_nothing_and_has_a_higher_generation(self):
+        self.publish()
+        follower = self.follow()
+        self.wait_flip(follower, 1)
+        self.publish()
+        self.wait_flip(follower, 2)
+        self.move(1)
+        done = self.wait_flip(follower, 3)
+        self.assertEqual((done["version"], done["bytes_read"]), (1, 0))
+        self.assert_current(1)
+
+    def test_a_newer_version_supersedes_one_that_is_being_pulled(self):
+        self.publish()
+        follower = self.follow()
+        self.wait_flip(follower, 1)
+        self.publish("--serve-rate-max", 4 * MB, bytes_total=30 * MB, changed=3)
+        follower.wait_any(lambda event: event["event"] == "progress" and
+                          0.2 < event["bytes_done"] / event["bytes_total"] < 1,
+                          "progress of version 2")
+        self.publish(bytes_total=30 * MB, changed=1)
+        done = self.wait_flip(follower, 3)
+        self.assertGreater(done["bytes_reused"], 0)  # What the pull of version 2 had so far.
+        self.assert_current(3)
+        self.assertEqual(self.flips(follower), [(1, 1), (3, 3)])
+        poll(lambda: not (self.out / "v2").exists(), "the removal of what was dropped")
+
+    def test_killed_on_the_way_it_is_at_the_old_version_and_goes_on(self):
+        self.publish()
+        follower = self.follow()
+        self.wait_flip(follower, 1)
+        self.publish("--serve-rate-max", 6 * MB, bytes_total=30 * MB, changed=3)
+        follower.wait_any(lambda event: event["event"] == "progress" and
+                          0.3 < event["bytes_done"] / event["bytes_total"] < 1,
+                          "progress of version 2")
+        follower.kill()
+        self.assert_current(1)
+        again = self.follow()
+        done = self.wait_flip(again, 2)
+        self.assertLess(done["bytes_read"], 0.9 * done["bytes"])
+        self.assert_current(2)
+
+    def test_stopped_on_the_way_it_does_not_flip_to_what_was_rolled_back(self):
+        self.publish()
+        follower = self.follow()
+        self.wait_flip(follower, 1)
+        self.publish("--serve-rate-max", 6 * MB, bytes_total=30 * MB, changed=3)
+        follower.wait_any(lambda event: event["event"] == "progress" and
+                          0.3 < event["bytes_done"] / event["bytes_total"] < 1,
+                          "progress of version 2")
+        follower.signal(signal.SIGSTOP)
+        self.move(1)
+        follower.signal(signal.SIGCONT)
+        self.wait_flip(follower, 3)
+        self.assertEqual(self.flips(follower), [(1, 1), (1, 3)])
+        self.assert_current(1)
+
+    def test_restarted_it_shares_with_what_it_had(self):
+        self.publish()
+        follower = self.follow()
+        self.wait_flip(follower, 1)
+        self.assertEqual(follower.stop(), 0, follower.evidence())
+        self.publish()
+        again = self.follow()
+        done = self.wait_flip(again, 2)
+        self.assertLess(done["bytes_read"], done["bytes"] / 2)
+        self.assert_current(2)
+
+    def test_moves_while_the_registry_was_away_are_found(self):
+        self.publish()
+        self.publish()
+        follower = self.follow()
+        self.wait_flip(follower, 2)
+        port = int(self.url.rsplit(":", 1)[1])
+        self.registry.kill()
+        self.registry = self.meta("--store", self.store, port=port)
+        self.move(1)
+        self.wait_flip(follower, 3)
+        self.assert_current(1)
+
+    def test_damage_in_a_kept_version_is_repaired_and_not_spread(self):
+        self.publish()
+        follower = self.follow()
+        self.wait_flip(follower, 1)
+        self.assertEqual(follower.stop(), 0, follower.evidence())
+        shard = next((self.out / "v1").glob("*1-of-*"))
+        with open(shard, "r+b") as file:
+            file.seek(1_000_000)
+            file.write(b"damage")
+        self.publish()
+        again = self.follow()
+        self.wait_flip(again, 2)
+        self.assert_current(2)
+        self.assert_same_tree(self.out / "v1", self.versions[0])
+
+    def test_the_last_copy_of_what_a_channel_names_is_kept(self):
+        self.publish()
+        self.move(1, "m:old")
+        follower = self.follow("--keep", "1")
+        self.wait_flip(follower, 1)
+        self.programs[1].stop()  # the first publisher
+        self.publish()
+        self.wait_flip(follower, 2)
+        self.publish()
+        self.wait_flip(follower, 3)
+        poll(lambda: {path.name for path in self.out.glob("v*")} == {"v1", "v3"},
+             "the removal of v2 alone")
+
+    def test_a_channel_that_does_not_exist_yet_is_waited_for(self):
+        self.publish()
+        follower = self.follow(model="m:canary")
+        self.move(1, "m:canary")
+        self.wait_flip(follower, 1)
+        self.assert_current(1)
+
+    def test_what_cannot_be_followed_is_refused(self):
+        self.publish()
+        self.assert_fails(self.follow(model="m@1"), "m@1", "channel")
+        self.assert_fails(self.follow("--keep", "0"), "--keep", status=2)
+        self.assert_fails(self.start_pull(self.url, "m", self.out, "--keep", "3"), "--follow",
+                          status=2)
+        follower = self.follow()
+        self.wait_flip(follower, 1)
+        self.assert_fails(self.follow(), "followed already")
+        self.assertEqual(tree(self.current), tree(self.versions[0]))
