@@ -164,13 +164,13 @@ class HttpClient final : public Api {
 
 HttpFailure HttpClient::open(TimePoint deadline) {
     connection_ = std::make_shared<HttpConnection>(context_, address_);
-    const auto opening = [](std::shared_ptr<HttpConnection> connection,
-                            TimePoint until) -> asio::awaitable<HttpFailure> {
-        co_return co_await connection->open(until);
-    };
     const auto outcome = std::make_shared<Outcome>();
     outcome->failure = {asio::error::timed_out, "resolve"};
-    asio::co_spawn(context_, opening(connection_, deadline), finish(outcome));
+    asio::co_spawn(context_, connection_->open(deadline),
+                   [connection = connection_, end = finish(outcome)](
+                       const std::exception_ptr& broken, const HttpFailure& failure) {
+                       end(broken, failure);
+                   });
     context_.restart();
     std::size_t ran = 1;
     while (!outcome->done && ran > 0) {
