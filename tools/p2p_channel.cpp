@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "registry/client.h"
@@ -22,7 +23,8 @@ namespace {
 
 constexpr cli::Program kProgram{
     "p2p-channel", "shows and moves the channels that readers follow",
-    "REGISTRY_URL MODEL[:CHANNEL] [show | set VERSION | rollback [VERSION] | promote CHANNEL]"};
+    "REGISTRY_URL MODEL[:CHANNEL] [show | set VERSION | rollback [VERSION] | canary VERSION | "
+    "promote [CHANNEL]]"};
 constexpr const char* kDefaultChannel = "stable";
 constexpr std::uint32_t kShown = 20;
 constexpr std::uint32_t kSearched = 1000;  // moves, for the version before
@@ -34,6 +36,8 @@ struct Options {
     std::string command = "show";
     std::string argument;
     std::optional<std::uint64_t> expected_generation;
+    registry::Canary canary;
+    bool limited = false;  // the canary is said to be for some
     std::string who;
     std::string why;
     std::string token_file;
@@ -70,12 +74,16 @@ Result<void> check(const Options& options) {
     }
     if (options.channel.empty()) return bad("the name of the channel is empty");
     const std::string& command = options.command;
-    if (command != "show" && command != "set" && command != "rollback" && command != "promote") {
-        return bad(fmt::format("'{}' is not show, set, rollback or promote", command));
+    constexpr std::array kCommands = {"show", "set", "rollback", "canary", "promote"};
+    if (std::ranges::find(kCommands, command) == kCommands.end()) {
+        return bad(fmt::format("'{}' is not show, set, rollback, canary or promote", command));
     }
-    if (command == "set" && options.argument.empty()) return bad("set needs a VERSION");
-    if (command == "promote" && options.argument.empty()) {
-        return bad("promote needs the CHANNEL that is to follow");
+    const bool versioned = command == "set" || command == "canary";
+    if (versioned && options.argument.empty()) return bad(command + " needs a VERSION");
+    const bool limited = options.limited;
+    if (limited && command != "canary") return bad("--percent and --label are for canary");
+    if (command == "canary" && !limited) {
+        return bad("canary needs --percent, --label or both: who is to get it");
     }
     if (command == "show" && !options.argument.empty()) return bad("show needs nothing more");
     return success();
@@ -90,9 +98,14 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     known.add_options()("channel", po::value(&name),
                         "MODEL, for its channel stable, or MODEL:NAME");
     known.add_options()("command", po::value(&options.command),
-                        "show, set, rollback or promote (default: show)");
+                        "show, set, rollback, canary or promote (default: show)");
     known.add_options()("argument", po::value(&options.argument),
                         "of the command: a version, or the channel to promote to");
+    std::vector<std::string> labels;
+    known.add_options()("percent", po::value(&options.canary.percent),
+                        "canary: so many of the replicas get it, chosen by their names");
+    known.add_options()("label", po::value(&labels),
+                        "canary: only replicas with this label, NAME=VALUE (may be repeated)");
     known.add_options()("expect", po::value<std::uint64_t>(),
                         "do nothing unless the channel is at this generation; 0: does not exist");
     known.add_options()("who", po::value(&options.who), "for the history (default: USER@HOST)");
@@ -110,28 +123,54 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     if (values->count("expect") != 0) {
         options.expected_generation = (*values)["expect"].as<std::uint64_t>();
     }
+    options.limited = values->count("percent") + values->count("label") > 0;
+    for (const std::string& label : labels) {
+        const auto equals = label.find('=');
+        if (equals == std::string::npos || equals == 0) {
+            return Error{Code::invalid_input, 0, fmt::format("'{}' is not NAME=VALUE", label)};
+        }
+        options.canary.labels[label.substr(0, equals)] = label.substr(equals + 1);
+    }
     if (options.who.empty()) options.who = whoami();
     WEIGHTCAST_CHECK(check(options));
     return std::optional(std::move(options));
 }
 
+// "canary @9 for 10 % with rack=a".
+std::string describe(const registry::Canary& canary) {
+    std::string text = fmt::format("canary @{} for {} %", canary.version, canary.percent);
+    const char* joint = " with ";
+    for (const auto& [label, value] : canary.labels) {
+        text += fmt::format("{}{}={}", std::exchange(joint, ", "), label, value);
+    }
+    return text;
+}
+
 void show(const registry::ChannelInfo& channel, const std::string& who, const std::string& why,
           bool json) {
     if (json) {
-        static_cast<void>(cli::print_line(
-            boost::json::serialize(boost::json::object{{"event", "channel"},
-                                                       {"model", channel.model},
-                                                       {"channel", channel.channel},
-                                                       {"version", channel.version},
-                                                       {"generation", channel.generation},
-                                                       {"wall_ms", channel.wall_ms},
-                                                       {"who", who},
-                                                       {"why", why}})));
+        boost::json::object event{{"event", "channel"},
+                                  {"model", channel.model},
+                                  {"channel", channel.channel},
+                                  {"version", channel.version},
+                                  {"generation", channel.generation},
+                                  {"wall_ms", channel.wall_ms},
+                                  {"who", who},
+                                  {"why", why}};
+        if (channel.canary) {
+            boost::json::object labels;
+            for (const auto& [label, value] : channel.canary->labels) labels[label] = value;
+            event["canary"] = boost::json::object{{"version", channel.canary->version},
+                                                  {"percent", channel.canary->percent},
+                                                  {"labels", std::move(labels)}};
+        }
+        static_cast<void>(cli::print_line(boost::json::serialize(event)));
         return;
     }
     const auto at = static_cast<std::time_t>(channel.wall_ms / 1000);
-    fmt::print("{}:{}  generation {}  @{}  {:%Y-%m-%dT%H:%M:%SZ}  {}{}\n", channel.model,
-               channel.channel, channel.generation, channel.version, fmt::gmtime(at), who,
+    fmt::print("{}:{}  generation {}  @{}{}  {:%Y-%m-%dT%H:%M:%SZ}  {}{}\n", channel.model,
+               channel.channel, channel.generation, channel.version,
+               channel.canary ? ", " + describe(*channel.canary) : "", fmt::gmtime(at), who,
                why.empty() ? "" : ": " + why);
 }
 
@@ -146,17 +185,17 @@ Result<std::vector<registry::ChannelMoved>> moves_of(registry::Api& api, const s
 
 Result<void> move(registry::Api& api, const Options& options, const std::string& channel,
                   std::uint64_t version, std::optional<std::uint64_t> generation,
-                  const std::string& why) {
+                  const std::string& why, const std::optional<registry::Canary>& canary = {}) {
     const std::optional<std::uint64_t> expected =
         options.expected_generation ? options.expected_generation : generation;
     const std::string& told = options.why.empty() ? why : options.why;
-    WEIGHTCAST_TRY(const auto moved,
-                   api.set_channel({options.model, channel, version, expected, options.who, told}));
+    WEIGHTCAST_TRY(const auto moved, api.set_channel({options.model, channel, version, expected,
+                                                      options.who, told, canary}));
     show(moved, options.who, told, options.json);
     return success();
 }
 
-// To the version that it named before this one.
+// From a canary back to the channel's version; else to the version that it named before this one.
 Result<void> roll_back(registry::Api& api, const Options& options) {
     WEIGHTCAST_TRY(const auto moves, moves_of(api, options.model, options.channel, kSearched));
     const registry::ChannelInfo& now = moves.back().channel;
@@ -164,6 +203,10 @@ Result<void> roll_back(registry::Api& api, const Options& options) {
     if (!options.argument.empty()) {
         WEIGHTCAST_TRY(const std::uint64_t version, parse_version(options.argument));
         return move(api, options, options.channel, version, now.generation, why);
+    }
+    if (now.canary) {
+        return move(api, options, options.channel, now.version, now.generation,
+                    fmt::format("rollback of {}", describe(*now.canary)));
     }
     const auto before =
         std::find_if(moves.rbegin(), moves.rend(), [&now](const registry::ChannelMoved& moved) {
@@ -177,8 +220,29 @@ Result<void> roll_back(registry::Api& api, const Options& options) {
     return move(api, options, options.channel, before->channel.version, now.generation, why);
 }
 
+Result<void> begin_canary(registry::Api& api, const Options& options) {
+    WEIGHTCAST_TRY(const auto moves, moves_of(api, options.model, options.channel, 1));
+    const registry::ChannelInfo& now = moves.back().channel;
+    registry::Canary canary = options.canary;
+    WEIGHTCAST_TRY(canary.version, parse_version(options.argument));
+    return move(api, options, options.channel, now.version, now.generation, describe(canary),
+                canary);
+}
+
+// The canary's version to all; or this channel's version to another channel.
 Result<void> promote(registry::Api& api, const Options& options) {
     WEIGHTCAST_TRY(const auto from, moves_of(api, options.model, options.channel, 1));
+    if (options.argument.empty()) {
+        const registry::ChannelInfo& now = from.back().channel;
+        if (now.canary) {
+            return move(api, options, options.channel, now.canary->version, now.generation,
+                        fmt::format("promoted {}", describe(*now.canary)));
+        }
+        return Error{Code::not_found, 0,
+                     fmt::format("{}:{} has no canary; to promote its version to another channel, "
+                                 "name that",
+                                 options.model, options.channel)};
+    }
     WEIGHTCAST_TRY(const auto to, api.history(options.model, options.argument, 1));
     return move(api, options, options.argument, from.back().channel.version,
                 to.empty() ? 0 : to.back().channel.generation,
@@ -195,6 +259,7 @@ Result<void> run(Options options) {
         return move(*api, options, options.channel, version, std::nullopt, "");
     }
     if (options.command == "rollback") return roll_back(*api, options);
+    if (options.command == "canary") return begin_canary(*api, options);
     if (options.command == "promote") return promote(*api, options);
     WEIGHTCAST_TRY(const auto moves, moves_of(*api, options.model, options.channel, options.count));
     for (const auto& [channel, who, why] : moves) show(channel, who, why, options.json);

@@ -38,6 +38,9 @@ class Destination {
     virtual Result<void> store(std::uint32_t chunk, std::span<const std::byte> bytes) = 0;
     // What can be served, valid as long as this object. Only chunks that were stored hold anything.
     virtual std::vector<PlacedMemory> memory() const = 0;
+    // The pull has ended before commit(): another one may have the place, while what is here
+    // already can still be read.
+    virtual void abandon() {}
     // Makes the version visible; all wanted chunks were stored. Errors: io, no_space.
     virtual Result<void> commit() = 0;
 };

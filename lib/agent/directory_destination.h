@@ -26,6 +26,7 @@ class DirectoryDestination final : public Destination {
     std::span<std::byte> in_place(std::uint32_t) override { return {}; }
     Result<void> store(std::uint32_t chunk, std::span<const std::byte> bytes) override;
     std::vector<PlacedMemory> memory() const override;
+    void abandon() override { lock_.reset(); }
     Result<void> commit() override;
 
   private:

@@ -14,6 +14,7 @@
 #include "agent/node_impl.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "registry/canary.h"
 
 namespace weightcast::agent {
 namespace {
@@ -56,7 +57,11 @@ class FollowedDirectory final : public FollowTarget {
     }
 
     Result<void> stage(const registry::ChannelInfo& to, const std::stop_token& stop) override {
-        WEIGHTCAST_TRY(report_, pull(to.version, stop));
+        if (report_.version == to.version && flipped_.back() == to.version) {
+            report_ = {.model = to.model, .version = to.version};  // Moved away and back.
+        } else {
+            WEIGHTCAST_TRY(report_, pull(to.version, stop));
+        }
         report_.generation = to.generation;
         return success();
     }
@@ -189,7 +194,11 @@ Result<std::unique_ptr<FollowLoop>> NodeImpl::follow(const PullOptions& options,
     WEIGHTCAST_TRY(auto watch, registry::watch_channel(registry_, options.model, channel));
     return std::make_unique<FollowLoop>(
         std::move(watch),
-        [this, model = options.model, channel] { return where_is(model, channel); }, target);
+        [this, model = options.model, channel] { return where_is(model, channel); },
+        [this](const registry::ChannelInfo& to) {
+            return registry::version_for(to, name_, labels_);
+        },
+        target);
 }
 
 Result<registry::ChannelInfo> NodeImpl::where_is(const std::string& model,
@@ -211,8 +220,9 @@ Result<bool> NodeImpl::may_drop(const std::string& model, std::uint64_t version)
     if (known == models.end()) return true;
     const auto info = std::ranges::find(known->versions, version, &registry::VersionInfo::version);
     if (info == known->versions.end() || info->holders_complete > 1) return true;
-    return std::ranges::find(known->channels, version, &registry::ChannelInfo::version) ==
-           known->channels.end();
+    return std::ranges::none_of(known->channels, [&](const registry::ChannelInfo& channel) {
+        return channel.version == version || (channel.canary && channel.canary->version == version);
+    });
 }
 
 }  // namespace weightcast::agent

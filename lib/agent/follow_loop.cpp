@@ -23,13 +23,19 @@ Error superseded_error(const registry::ChannelInfo& to) {
 
 }  // namespace
 
-FollowLoop::FollowLoop(std::unique_ptr<registry::ChannelWatch> watch, Ask ask, FollowTarget& target)
-    : watch_(std::move(watch)), ask_(std::move(ask)), target_(target), random_(random_seed()) {}
+FollowLoop::FollowLoop(std::unique_ptr<registry::ChannelWatch> watch, Ask ask, Choose choose,
+                       FollowTarget& target)
+    : watch_(std::move(watch)),
+      ask_(std::move(ask)),
+      choose_(std::move(choose)),
+      target_(target),
+      random_(random_seed()) {}
 
 void FollowLoop::on_move(const registry::ChannelInfo& to) {
     const std::lock_guard lock(mutex_);
     if (newest_ && newest_->generation >= to.generation) return;
     newest_ = to;
+    newest_->version = choose_(to);
     staging_.request_stop();
     wake_.notify_all();
 }

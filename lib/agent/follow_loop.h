@@ -35,8 +35,12 @@ class FollowLoop {
     // Asks the registry where the channel is now; an error if it does not answer.
     using Ask = std::function<Result<registry::ChannelInfo>()>;
 
-    // Borrows `target`.
-    FollowLoop(std::unique_ptr<registry::ChannelWatch> watch, Ask ask, FollowTarget& target);
+    // Of a channel with a canary: the version that this follower gets.
+    using Choose = std::function<std::uint64_t(const registry::ChannelInfo&)>;
+
+    // Borrows `target`, which is told of the version that was chosen.
+    FollowLoop(std::unique_ptr<registry::ChannelWatch> watch, Ask ask, Choose choose,
+               FollowTarget& target);
 
     // Follows until a stop is requested. Only to higher generations, and only to one that is still
     // the newest when all is ready: a process that was stopped meanwhile must not flip to what was
@@ -50,6 +54,7 @@ class FollowLoop {
 
     std::unique_ptr<registry::ChannelWatch> watch_;
     Ask ask_;
+    Choose choose_;
     FollowTarget& target_;
     Random random_;
 

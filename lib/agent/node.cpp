@@ -71,6 +71,7 @@ Result<void> NodeImpl::open(const NodeOptions& options) {
     info.incarnation = incarnation_;
     info.take_over = options.take_over;
     info.serve_rate_max = options.serve_rate_max;
+    labels_ = options.labels;
     info.labels = options.labels;
     info.port_rate = options.port_rate;
     for (const auto& fabric : fabrics) {

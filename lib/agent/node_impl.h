@@ -128,6 +128,7 @@ class NodeImpl final : public Node {
     HeldVersions pulled_versions(const std::string& model) const;
 
     std::string name_;
+    std::map<std::string, std::string> labels_;
     registry::ClientOptions registry_;
     fabric::Incarnation incarnation_{};
     std::unique_ptr<WorkerPool> workers_;

@@ -365,7 +365,9 @@ Result<PullReport> NodeImpl::pull(const PullOptions& options) {
     WEIGHTCAST_TRY(auto destination, open_directory(options.directory, resolved.named.manifest,
                                                     resolved.named.name, directory));
     Pulled pulled;
-    const auto outcome = transfer(resolved, std::move(destination), options, pulled);
+    const std::shared_ptr<Destination> files = std::move(destination);
+    const auto outcome = transfer(resolved, files, options, pulled);
+    if (!outcome) files->abandon();
     {
         // What a pull has that was stopped for a newer version may be of use for that one.
         const std::lock_guard lock(mutex_);

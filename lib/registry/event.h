@@ -5,8 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "registry/messages.h"
 
 namespace weightcast::registry {
 
@@ -31,7 +34,8 @@ struct Event {
     std::uint64_t version = 0;
     std::string channel;
     std::uint64_t generation = 0;
-    std::uint64_t wall_ms = 0;  // when the channel moved
+    std::uint64_t wall_ms = 0;     // when the channel moved
+    std::optional<Canary> canary;  // of the channel
     std::uint64_t peer = 0;
     std::string name;    // of the peer
     std::string detail;  // why, for people

@@ -330,6 +330,7 @@ Result<Message> decode(std::string_view text) {
     template Result<Message> decode(std::string_view)
 WEIGHTCAST_MESSAGE(BucketHolders);
 WEIGHTCAST_MESSAGE(BucketQuery);
+WEIGHTCAST_MESSAGE(Canary);
 WEIGHTCAST_MESSAGE(ChannelInfo);
 WEIGHTCAST_MESSAGE(CloseRequest);
 WEIGHTCAST_MESSAGE(ClusterInfo);

@@ -111,6 +111,13 @@ void visit(V& v, M& m) {
     v("generation", m.generation);
 }
 
+template <typename V, Is<Canary> M>
+void visit(V& v, M& m) {
+    v("version", m.version);
+    v.optional("percent", m.percent);
+    v.optional("labels", m.labels);
+}
+
 template <typename V, Is<ChannelInfo> M>
 void visit(V& v, M& m) {
     v("model", m.model);
@@ -118,6 +125,7 @@ void visit(V& v, M& m) {
     v("version", m.version);
     v("generation", m.generation);
     v("wall_ms", m.wall_ms);
+    v.optional("canary", m.canary);
 }
 
 template <typename V, Is<SetChannelRequest> M>
@@ -128,6 +136,7 @@ void visit(V& v, M& m) {
     v.optional("expected_generation", m.expected_generation);
     v.optional("who", m.who);
     v.optional("why", m.why);
+    v.optional("canary", m.canary);
 }
 
 template <typename V, Is<HoldingSummary> M>

@@ -76,6 +76,7 @@ void visit(V& v, M& m) {
     v("channel", m.channel);
     v("generation", m.generation);
     v.optional("wall_ms", m.wall_ms);
+    v.optional("canary", m.canary);
     v("peer", m.peer);
     v("name", m.name);
     v("detail", m.detail);

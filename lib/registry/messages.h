@@ -109,12 +109,21 @@ struct PublishReply {
     std::uint64_t generation = 0;  // of the channel, 0 if none was named
 };
 
+// A version that some of those who read a channel get instead of the channel's, on trial
+// (registry/canary.h).
+struct Canary {
+    std::uint64_t version = 0;
+    std::uint32_t percent = 100;                // of the peers, by their names
+    std::map<std::string, std::string> labels;  // that a peer must have, all of them
+};
+
 struct ChannelInfo {
     std::string model;
     std::string channel;
     std::uint64_t version = 0;
     std::uint64_t generation = 0;
     std::uint64_t wall_ms = 0;
+    std::optional<Canary> canary;
 };
 
 // A move of a channel, as its history has it.
@@ -131,6 +140,7 @@ struct SetChannelRequest {
     std::optional<std::uint64_t> expected_generation;  // 0: the channel must not exist yet
     std::string who;
     std::string why;
+    std::optional<Canary> canary;  // none: it ends with this move
 };
 
 struct HoldingSummary {

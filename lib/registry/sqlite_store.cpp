@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <type_traits>
 #include <utility>
@@ -15,12 +16,13 @@
 #include "base/hex.h"
 #include "base/random.h"
 #include "base/unique_fd.h"
+#include "registry/json.h"
 #include "registry/store.h"
 
 namespace weightcast::registry {
 namespace {
 
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 constexpr std::uint64_t kPageBytes = 4096;
 
 constexpr const char* kSchema = R"(
@@ -34,9 +36,15 @@ CREATE TABLE versions(
 CREATE TABLE channel_moves(
     model TEXT NOT NULL, channel TEXT NOT NULL, generation INTEGER NOT NULL,
     version INTEGER NOT NULL, wall_ms INTEGER NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL,
+    canary TEXT NOT NULL DEFAULT '',
     PRIMARY KEY(model, channel, generation)) STRICT, WITHOUT ROWID;
 CREATE TABLE manifests(name BLOB PRIMARY KEY, encoded BLOB NOT NULL) STRICT;
 )";
+
+// From the schema before.
+constexpr const char* kFromVersion1 =
+    "BEGIN IMMEDIATE; ALTER TABLE channel_moves ADD COLUMN canary TEXT NOT NULL DEFAULT '';"
+    "PRAGMA user_version=2; COMMIT";
 
 struct Closer {
     void operator()(sqlite3* connection) const { sqlite3_close_v2(connection); }
@@ -46,6 +54,15 @@ struct Finalizer {
 };
 using Connection = std::unique_ptr<sqlite3, Closer>;
 using Prepared = std::unique_ptr<sqlite3_stmt, Finalizer>;
+
+// As the table has it: JSON, or nothing. Errors: corrupt.
+Result<std::optional<Canary>> canary_of(const std::string& text) {
+    if (text.empty()) return std::optional<Canary>();
+    auto canary = decode<Canary>(text);
+    if (canary) return std::optional(std::move(canary).value());
+    return Error{Code::corrupt, 0,
+                 fmt::format("a canary in the store: {}", canary.error().message)};
+}
 
 // A statement that is bound from the left and read from the left. The first failure stays.
 class Statement {
@@ -210,7 +227,9 @@ Result<void> SqliteStore::prepare(const StoreOptions& options) {
     if (version.step() != SQLITE_ROW) return last_error("read");
     const std::uint64_t found = version.integer();
     version = statement("SELECT 1");
-    if (found != 0 && found != kSchemaVersion) {
+    if (found == 1) {
+        WEIGHTCAST_CHECK(execute(kFromVersion1, "bring to the present schema"));
+    } else if (found != 0 && found != kSchemaVersion) {
         return Error{Code::corrupt, 0,
                      fmt::format("{} has schema version {}, this program knows version {}", path_,
                                  found, kSchemaVersion)};
@@ -254,7 +273,7 @@ Result<std::vector<Change>> SqliteStore::load() {
     }
     if (status != SQLITE_DONE) return last_error("read");
     Statement moves = statement(
-        "SELECT model, channel, version, max(generation), wall_ms, who, why"
+        "SELECT model, channel, version, max(generation), wall_ms, who, why, canary"
         " FROM channel_moves GROUP BY model, channel");
     while ((status = moves.step()) == SQLITE_ROW) {
         ChannelMoved moved;
@@ -265,6 +284,7 @@ Result<std::vector<Change>> SqliteStore::load() {
         moved.channel.wall_ms = moves.integer();
         moved.who = moves.text();
         moved.why = moves.text();
+        WEIGHTCAST_TRY(moved.channel.canary, canary_of(moves.text()));
         changes.emplace_back(std::move(moved));
     }
     if (status != SQLITE_DONE) return last_error("read");
@@ -290,7 +310,7 @@ int SqliteStore::insert(const Change& change) {
             .step();
     }
     if (const auto* moved = std::get_if<ChannelMoved>(&change)) {
-        return statement("INSERT INTO channel_moves VALUES(?,?,?,?,?,?,?)")
+        return statement("INSERT INTO channel_moves VALUES(?,?,?,?,?,?,?,?)")
             .bind(moved->channel.model)
             .bind(moved->channel.channel)
             .bind(moved->channel.generation)
@@ -298,6 +318,7 @@ int SqliteStore::insert(const Change& change) {
             .bind(moved->channel.wall_ms)
             .bind(moved->who)
             .bind(moved->why)
+            .bind(moved->channel.canary ? encode(*moved->channel.canary) : std::string())
             .step();
     }
     const auto& set = std::get<QuarantineSet>(change);
@@ -324,7 +345,7 @@ Result<std::vector<ChannelMoved>> SqliteStore::history(const std::string& model,
                                                        std::size_t count_max) {
     std::vector<ChannelMoved> moves;
     Statement rows = statement(
-        "SELECT version, generation, wall_ms, who, why FROM (SELECT * FROM channel_moves"
+        "SELECT version, generation, wall_ms, who, why, canary FROM (SELECT * FROM channel_moves"
         " WHERE model=? AND channel=? ORDER BY generation DESC LIMIT ?) ORDER BY generation");
     rows.bind(model).bind(channel).bind(std::uint64_t{count_max});
     int status = SQLITE_ROW;
@@ -337,6 +358,7 @@ Result<std::vector<ChannelMoved>> SqliteStore::history(const std::string& model,
         moved.channel.wall_ms = rows.integer();
         moved.who = rows.text();
         moved.why = rows.text();
+        WEIGHTCAST_TRY(moved.channel.canary, canary_of(rows.text()));
     }
     if (status != SQLITE_DONE) return last_error("read");
     return moves;

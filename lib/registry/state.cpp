@@ -63,6 +63,7 @@ void State::apply(const Change& change) {
                                           .channel = channel.channel,
                                           .generation = channel.generation,
                                           .wall_ms = channel.wall_ms,
+                                          .canary = channel.canary,
                                           .name = moved.who,
                                           .detail = moved.why});
                    },
@@ -280,6 +281,7 @@ Result<Planned<PublishReply>> State::publish(const PublishRequest& request,
 Result<Planned<ChannelInfo>> State::set_channel(const SetChannelRequest& request,
                                                 std::uint64_t wall_ms) const {
     WEIGHTCAST_CHECK(find_version(request.model, request.version));
+    if (request.canary) WEIGHTCAST_CHECK(find_version(request.model, request.canary->version));
     const auto& channels = models_.at(request.model).channels;
     const auto at = channels.find(request.channel);
     const std::uint64_t generation = at == channels.end() ? 0 : at->second.generation;
@@ -298,6 +300,7 @@ Result<Planned<ChannelInfo>> State::set_channel(const SetChannelRequest& request
         move(request.model, request.channel, request.version, generation + 1, wall_ms);
     moved.who = request.who;
     moved.why = request.why;
+    moved.channel.canary = request.canary;
     const ChannelInfo reply = moved.channel;
     return Planned<ChannelInfo>{{std::move(moved)}, reply};
 }

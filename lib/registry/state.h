@@ -203,7 +203,7 @@ class State {
     void shun(const Peer& reader, Version& version, std::span<const std::uint64_t> avoid);
     void fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t> avoid,
                       std::uint32_t count_max);
-    Result<Pull> resolve(const PullRequest& request);
+    Result<Pull> resolve(const PullRequest& request, const Peer& peer);
 
     static VersionInfo describe(const Version& version);
 

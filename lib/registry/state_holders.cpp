@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/assert.h"
+#include "registry/canary.h"
 #include "registry/state.h"
 
 namespace weightcast::registry {
@@ -172,7 +173,7 @@ HolderHint State::hint_of(std::uint64_t holder, Version& version) const {
     return hint;
 }
 
-Result<State::Pull> State::resolve(const PullRequest& request) {
+Result<State::Pull> State::resolve(const PullRequest& request, const Peer& peer) {
     Pull pull;
     const std::string& text = request.reference;
     if (!text.empty() && text.front() == '@') {
@@ -200,7 +201,8 @@ Result<State::Pull> State::resolve(const PullRequest& request) {
                      fmt::format("model {} has no channel {}", request.model, pull.channel)};
     }
     pull.generation = channel->second.generation;
-    WEIGHTCAST_TRY(pull.version, find_version(request.model, channel->second.version));
+    const auto version = version_for(channel->second, peer.info.name, peer.info.labels);
+    WEIGHTCAST_TRY(pull.version, find_version(request.model, version));
     return pull;
 }
 
@@ -211,7 +213,7 @@ Result<Grant> State::open_pull(const PullRequest& request, TimePoint now) {
                      fmt::format("the limit of {} open pulls per peer is reached by {}",
                                  options_.pulls_per_peer_max, peer->info.name)};
     }
-    WEIGHTCAST_TRY(Pull pull, resolve(request));
+    WEIGHTCAST_TRY(Pull pull, resolve(request, *peer));
     pull.peer = peer->ref.id;
     const std::uint64_t id = next_id_++;
     peer->pulls.insert(id);

@@ -84,6 +84,15 @@ Result<void> check_channel_name(const std::string& name) {
     return success();
 }
 
+Result<void> check_labels(const std::map<std::string, std::string>& labels) {
+    WEIGHTCAST_CHECK(check_count("labels", labels.size(), kLabelsMax));
+    for (const auto& [label, value] : labels) {
+        WEIGHTCAST_CHECK(check_visible("label", label));
+        WEIGHTCAST_CHECK(check_bytes("label", value.size(), kTextBytesMax));
+    }
+    return success();
+}
+
 Result<void> check(const PeerInfo& info) {
     WEIGHTCAST_CHECK(check_visible("name", info.name));
     WEIGHTCAST_CHECK(check_visible("host", info.host));
@@ -92,12 +101,7 @@ Result<void> check(const PeerInfo& info) {
         WEIGHTCAST_CHECK(check_visible("fabric", fabric));
         WEIGHTCAST_CHECK(check_bytes("address", address.size(), kAddressBytesMax));
     }
-    WEIGHTCAST_CHECK(check_count("labels", info.labels.size(), kLabelsMax));
-    for (const auto& [label, value] : info.labels) {
-        WEIGHTCAST_CHECK(check_visible("label", label));
-        WEIGHTCAST_CHECK(check_bytes("label", value.size(), kTextBytesMax));
-    }
-    return success();
+    return check_labels(info.labels);
 }
 
 Result<void> check(const Heartbeat& heartbeat) {
@@ -158,7 +162,14 @@ Result<void> check(const SetChannelRequest& request) {
     WEIGHTCAST_CHECK(check_model_name(request.model));
     WEIGHTCAST_CHECK(check_channel_name(request.channel));
     WEIGHTCAST_CHECK(check_bytes("who", request.who.size(), kTextBytesMax));
-    return check_bytes("why", request.why.size(), kTextBytesMax);
+    WEIGHTCAST_CHECK(check_bytes("why", request.why.size(), kTextBytesMax));
+    if (!request.canary) return success();
+    if (request.canary->percent == 0 || request.canary->percent > 100) {
+        return Error{
+            Code::invalid_input, 0,
+            fmt::format("percent {} of a canary is not from 1 to 100", request.canary->percent)};
+    }
+    return check_labels(request.canary->labels);
 }
 
 }  // namespace weightcast::registry

@@ -301,7 +301,7 @@ void HttpWatch::take(const StreamEvent& event) {
     if (moved.model != model_ || moved.channel != channel_) return;
     // What was read may be newer than the events that come after it.
     if (latest_ && moved.generation <= latest_->generation) return;
-    latest_ = {model_, channel_, moved.version, moved.generation, moved.wall_ms};
+    latest_ = {model_, channel_, moved.version, moved.generation, moved.wall_ms, moved.canary};
 }
 
 }  // namespace

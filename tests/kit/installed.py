@@ -28,7 +28,7 @@ def main() -> int:
                            env=environment, capture_output=True, text=True).stdout.split()
     consumer = output / "consumer.cpp"
     consumer.write_text(CONSUMER)
-    examples = sorted(pathlib.Path(__file__).resolve().parents[2].glob("examples/*.cpp"))
+    examples = sorted(pathlib.Path(__file__).resolve().parents[2].glob("examples/**/*.cpp"))
     for source in [consumer, *examples]:
         subprocess.run(["c++", str(source), *flags, "-o", str(output / source.stem)], check=True)
         print(f"compiled {source.name}")

@@ -64,6 +64,33 @@ class Channels(SystemTest):
         self.channel("m:canary", "promote", "next")
         self.assertEqual(self.now("m:next"), (2, 1))
 
+    def test_a_canary_goes_to_some_and_ends_with_promotion_or_rollback(self):
+        (done,) = self.channel("m", "set", "1")
+        (done,) = self.channel("m", "canary", "3", "--label", "ring=0")
+        self.assertEqual((done["version"], done["generation"]), (1, 5))
+        self.assertEqual(done["canary"],
+                         {"version": 3, "percent": 100, "labels": {"ring": "0"}})
+        lines = self.run_program("p2p-channel", self.url, "m").lines
+        self.assertIn("@1, canary @3 for 100 % with ring=0", lines[-1])
+        self.assertEqual(self.pull(self.url, "m", self.folder / "a")["version"], 1)
+        self.assertEqual(self.pull(self.url, "m", self.folder / "b", "--label", "ring=0")["version"],
+                         3)
+        (done,) = self.channel("m", "rollback")
+        self.assertEqual((done["version"], done["generation"]), (1, 6))
+        self.assertNotIn("canary", done)
+        self.channel("m", "canary", "3", "--percent", "10")
+        (done,) = self.channel("m", "promote")
+        self.assertEqual((done["version"], done["generation"]), (3, 8))
+        self.assertNotIn("canary", done)
+
+    def test_a_canary_that_makes_no_sense_is_refused(self):
+        self.refused("m", "canary", "9", "--percent", "5", texts=["m@9"])
+        self.refused("m", "canary", "2", "--percent", "101", texts=["101"])
+        self.refused("m", "canary", "2", texts=["--percent", "--label"], status=2)
+        self.refused("m", "set", "2", "--percent", "5", texts=["canary"], status=2)
+        self.refused("m", "canary", "2", "--label", "ring", texts=["ring", "NAME=VALUE"], status=2)
+        self.refused("m", "promote", texts=["no canary"])
+
     def test_what_somebody_else_moved_stays(self):
         self.refused("m", "set", "1", "--expect", "2", texts=["generation 3, not 2"])
         self.refused("m:stable", "set", "1", "--expect", "0", texts=["generation 3, not 0"])

@@ -50,9 +50,12 @@ class Following(SystemTest):
         self.assertEqual(os.readlink(self.current), f"v{version}")
         self.assert_same_tree(self.current, self.versions[version - 1])
 
-    def move(self, version: int, channel: str = "m"):
-        moved = self.run_program("p2p-channel", self.url, channel, "set", version)
+    def channel(self, *arguments, name: str = "m"):
+        moved = self.run_program("p2p-channel", self.url, name, *arguments)
         self.assertEqual(moved.wait_end(), 0, moved.evidence())
+
+    def move(self, version: int, channel: str = "m"):
+        self.channel("set", version, name=channel)
 
     def test_it_gets_what_changed_and_shares_the_rest(self):
         self.publish()
@@ -194,6 +197,24 @@ class Following(SystemTest):
         self.wait_flip(follower, 3)
         poll(lambda: {path.name for path in self.out.glob("v*")} == {"v1", "v3"},
              "the removal of v2 alone")
+
+    def test_replicas_follow_the_canary_that_is_for_them(self):
+        self.publish()
+        self.publish()
+        self.move(1)
+        trial, rest = (self.start_pull(self.url, "m", self.folder / name, "--follow", *labels)
+                       for name, labels in (("trial", ["--label", "ring=0"]), ("rest", [])))
+        for follower in (trial, rest):
+            self.wait_flip(follower, 3)
+        self.channel("canary", "2", "--label", "ring=0")
+        self.assertEqual(self.wait_flip(trial, 4)["version"], 2)
+        self.assertEqual(self.wait_flip(rest, 4)["version"], 1)
+        self.channel("rollback")
+        self.assertEqual(self.wait_flip(trial, 5)["version"], 1)
+        self.channel("canary", "2", "--percent", "100")
+        self.channel("promote")
+        for follower in (trial, rest):
+            self.assertEqual(self.wait_flip(follower, 7)["version"], 2)
 
     def test_a_channel_that_does_not_exist_yet_is_waited_for(self):
         self.publish()

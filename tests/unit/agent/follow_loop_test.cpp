@@ -105,7 +105,8 @@ struct Following {
     Result<void> run() {
         FollowLoop loop(
             std::make_unique<Channel::Watch>(channel),
-            [this]() -> Result<ChannelInfo> { return channel.now(); }, target);
+            [this]() -> Result<ChannelInfo> { return channel.now(); },
+            [](const ChannelInfo& to) { return to.version; }, target);
         return loop.run(stop.get_token());
     }
     // Flips that take the channel on, until there is nothing more to do.

@@ -59,6 +59,28 @@ TEST_CASE("one version with two contents is refused, and the message names both"
     CHECK(refused.error().code == Code::conflict);
 }
 
+TEST_CASE("a pull that is asked to stop leaves its directory to the next one, which goes on") {
+    Cluster cluster;
+    const auto a = cluster.node("a");
+    const auto b = cluster.node("b");
+    cluster.publish(*a);
+    const kit::Scratch scratch;
+    std::stop_source stop;
+    auto options = of_m();
+    options.directory = scratch.path("copy");
+    options.stop = stop.get_token();
+    stop.request_stop();
+    CHECK(b->pull(options).error().code == Code::cancelled);
+    const std::uint64_t second = [&] {
+        cluster.weights[5] ^= 1;
+        return cluster.publish(*a).version;
+    }();
+    options.stop = {};
+    auto pulled = b->pull(options);
+    REQUIRE_OK(pulled);
+    CHECK(pulled.value().version == second);
+}
+
 TEST_CASE("a bit flip in transit is noticed, and the chunk read again") {
     Cluster cluster;
     const auto a = cluster.node("a");

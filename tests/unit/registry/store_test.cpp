@@ -219,6 +219,37 @@ TEST_CASE("failed write stops the registry: nothing is acknowledged any more, no
     CHECK(service->list_models().value()[0].versions.size() == 1);
 }
 
+TEST_CASE("a canary is kept, and a store from before there were any is brought up to date") {
+    const Directory directory;
+    {
+        const auto service = serve(open(directory / "s"));
+        const PeerRef peer = join(*service, "a");
+        REQUIRE_OK(publish(*service, peer, 1, "one"));
+        REQUIRE_OK(publish(*service, peer, 2, "two"));
+    }
+    sqlite3* raw = nullptr;
+    REQUIRE(sqlite3_open((directory / "s/registry.sqlite").c_str(), &raw) == SQLITE_OK);
+    CHECK(sqlite3_exec(raw, "ALTER TABLE channel_moves DROP COLUMN canary; PRAGMA user_version=1",
+                       nullptr, nullptr, nullptr) == SQLITE_OK);
+    sqlite3_close(raw);
+    const Canary canary{2, 10, {{"ring", "0"}}};
+    {
+        const auto service = serve(open(directory / "s"));
+        CHECK_FALSE(service->list_models().value()[0].channels[0].canary);
+        REQUIRE_OK(service->set_channel({"m", "stable", 1, 2, "me", "trial", canary}));
+    }
+    const auto service = serve(open(directory / "s"));
+    const auto kept = service->list_models().value()[0].channels[0].canary;
+    REQUIRE(kept);
+    CHECK(kept->version == 2);
+    CHECK(kept->percent == 10);
+    CHECK(kept->labels == canary.labels);
+    const auto history = service->history("m", "stable", 10).value();
+    REQUIRE(history.size() == 3);
+    CHECK_FALSE(history[1].channel.canary);
+    CHECK(history[2].channel.canary);
+}
+
 TEST_CASE("file that is no store, or of a newer program, is refused") {
     const Directory directory;
     fs::create_directory(directory / "s");
