@@ -180,6 +180,8 @@ class Display {
                 {"bytes", report.bytes},
                 {"bytes_read", report.bytes_read},
                 {"bytes_reused", report.bytes_reused},
+                {"bytes_patched", report.bytes_patched},
+                {"delta_bytes", report.delta_bytes},
                 {"corrupt_chunks", report.corrupt_chunks},
                 {"holders_lost", report.holders_lost},
                 {"seconds", report.seconds},

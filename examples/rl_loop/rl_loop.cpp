@@ -2,7 +2,7 @@
 // place, step after step, and publishes them where they lie. Replicas follow, and read their
 // weights without pause; each read proves that it saw one version and nothing else.
 //
-//   rl_loop trainer REGISTRY BYTES SHARE rows|scattered
+//   rl_loop trainer REGISTRY BYTES SHARE rows|scattered [deltas]
 //   rl_loop replica REGISTRY NAME two-slots|in-place
 //
 // Both print a JSON object a line. The trainer takes a step for each line that it reads from its
@@ -117,7 +117,9 @@ class Trainer {
 
     static std::string name_of(std::size_t i) { return "layer." + std::to_string(i) + ".weight"; }
     // Another value, as a small optimizer step would leave.
-    void change(std::size_t word) { weights_[word] ^= static_cast<std::uint16_t>(1U + (random_() & 3U)); }
+    void change(std::size_t word) {
+        weights_[word] ^= static_cast<std::uint16_t>(1U + (random_() & 3U));
+    }
     void mark(std::size_t block) {
         const std::uint64_t value = stamp(block, step_);
         std::memcpy(&weights_[block * kBlockWords], &value, sizeof value);
@@ -133,10 +135,11 @@ class Trainer {
     std::minstd_rand random_{1};
 };
 
-Result<void> train(const std::string& registry, std::size_t bytes, double share, bool scattered) {
+Result<void> train(const std::string& registry, std::size_t bytes, double share, bool scattered,
+                   bool deltas) {
     WEIGHTCAST_TRY(const auto node, start(registry, "trainer"));
     Trainer trainer(bytes, share, scattered);
-    WEIGHTCAST_TRY(const auto source, node->open_source(trainer.tensors()));
+    WEIGHTCAST_TRY(const auto source, node->open_source(trainer.tensors(), {.deltas = deltas}));
     std::puts(R"({"event":"ready"})");
     std::fflush(stdout);
     bool first = true;
@@ -229,9 +232,9 @@ Result<void> replicate(const std::string& registry, const std::string& name, boo
         const std::int64_t now = now_ns();
         std::printf("{\"event\":\"flip\",\"generation\":%" PRIu64 ",\"ns\":%" PRId64
                     ",\"flip_ns\":%" PRId64 ",\"bytes_read\":%" PRIu64 ",\"bytes_reused\":%" PRIu64
-                    ",\"pull_seconds\":%.6f}\n",
+                    ",\"bytes_patched\":%" PRIu64 ",\"pull_seconds\":%.6f}\n",
                     flip.generation, now, now - paused, flip.report.bytes_read,
-                    flip.report.bytes_reused, flip.report.seconds);
+                    flip.report.bytes_reused, flip.report.bytes_patched, flip.report.seconds);
         std::fflush(stdout);
     };
     WEIGHTCAST_TRY(const auto weights, node->follow_memory(options));
@@ -253,7 +256,7 @@ Result<void> replicate(const std::string& registry, const std::string& name, boo
 
 int usage() {
     std::fputs(
-        "usage: rl_loop trainer REGISTRY BYTES SHARE rows|scattered\n"
+        "usage: rl_loop trainer REGISTRY BYTES SHARE rows|scattered [deltas]\n"
         "       rl_loop replica REGISTRY NAME two-slots|in-place\n",
         stderr);
     return 2;
@@ -267,11 +270,12 @@ int main(int argc, char** argv) {
         return i < arguments.size() && arguments[i] == text;
     };
     Result<void> outcome = weightcast::success();
-    if (is(0, "trainer") && arguments.size() == 5 && (is(4, "rows") || is(4, "scattered"))) {
+    if (is(0, "trainer") && (arguments.size() == 5 || is(5, "deltas")) &&
+        (is(4, "rows") || is(4, "scattered"))) {
         const std::size_t bytes = std::strtoull(arguments[2].c_str(), nullptr, 10);
         const double share = std::strtod(arguments[3].c_str(), nullptr);
         if (bytes < kTensors * kBlockBytes || !(share > 0 && share <= 1)) return usage();
-        outcome = train(arguments[1], bytes, share, is(4, "scattered"));
+        outcome = train(arguments[1], bytes, share, is(4, "scattered"), is(5, "deltas"));
     } else if (is(0, "replica") && arguments.size() == 4 &&
                (is(3, "two-slots") || is(3, "in-place"))) {
         outcome = replicate(arguments[1], arguments[2], is(3, "in-place"));

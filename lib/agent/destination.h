@@ -74,8 +74,9 @@ class MemoryDestination final : public Destination {
     static Result<std::unique_ptr<MemoryDestination>> create(
         std::shared_ptr<const model::Manifest> manifest);
     // Overwrites an arena, if it is large enough, else makes another one. `there` has the digests
-    // of the chunks that should be in it, as the arena's last manifest has them; what is right
-    // stays. REQUIRES: nobody reads the arena
+    // of the chunks that were verified in it; they are not verified again, since nobody else
+    // writes there. Those that are the same in the new version stay. REQUIRES: nobody reads the
+    // arena
     static Result<std::unique_ptr<MemoryDestination>> create_in(
         std::shared_ptr<SharedMemory> arena, std::span<const model::Digest> there,
         std::shared_ptr<const model::Manifest> manifest);

@@ -3,7 +3,6 @@
 
 #include "agent/destination.h"
 #include "base/assert.h"
-#include "base/worker_pool.h"
 
 namespace weightcast::agent {
 
@@ -32,14 +31,9 @@ Result<std::unique_ptr<MemoryDestination>> MemoryDestination::create_in(
 
 void MemoryDestination::find_present(std::span<const model::Digest> there) {
     const auto& digests = manifest_->chunk_digests;
-    std::vector<char> right(std::min(there.size(), digests.size()));
-    parallel_for(right.size(), [&](std::size_t i) {
-        const bool claimed = there[i] == digests[i];
-        const auto chunk = static_cast<std::uint32_t>(i);
-        right[i] = claimed && model::digest_chunk(in_place(chunk)) == digests[i] ? 1 : 0;
-    });
-    for (std::uint32_t chunk = 0; chunk < right.size(); ++chunk) {
-        if (right[chunk] != 0) present_.push_back(chunk);
+    const std::size_t count = std::min(there.size(), digests.size());
+    for (std::uint32_t chunk = 0; chunk < count; ++chunk) {
+        if (there[chunk] == digests[chunk]) present_.push_back(chunk);
     }
 }
 

@@ -93,6 +93,7 @@ NodeImpl::~NodeImpl() {
     membership_.reset();
     for (const auto& held : held_) held->withdraw();
     held_.clear();
+    deltas_.clear();
     stopped_.reset();
     workers_.reset();
     io_.reset();
@@ -123,7 +124,6 @@ HeldVersions NodeImpl::pulled_versions(const std::string& model) const {
     return found;
 }
 
-// The newest version if it has the same bytes, else the one after it.
 Result<std::uint64_t> NodeImpl::pick_version(const model::Manifest& manifest) {
     WEIGHTCAST_TRY(const auto models,
                    membership_->call([](registry::Api& api, const registry::PeerRef&) {

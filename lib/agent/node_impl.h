@@ -1,13 +1,14 @@
 // The Node of the public API (weightcast/node.h), put together from the agent's parts.
 #pragma once
 
-#include <list>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "agent/deltas.h"
 #include "agent/follow_loop.h"
 #include "agent/membership.h"
 #include "agent/publish.h"
@@ -37,7 +38,8 @@ class NodeImpl final : public Node {
                               const PublishOptions& options) override;
     Result<void> withdraw(const std::string& model, std::uint64_t version,
                           std::chrono::milliseconds readers_wait) override;
-    Result<std::unique_ptr<TensorSource>> open_source(std::span<const TensorView> tensors) override;
+    Result<std::unique_ptr<TensorSource>> open_source(std::span<const TensorView> tensors,
+                                                      const SourceOptions& options) override;
     Result<PullReport> pull(const PullOptions& options) override;
     Result<std::unique_ptr<PulledMemory>> pull_memory(const PullOptions& options) override;
     Result<std::unique_ptr<PulledMemory>> map_memory(const PullOptions& options) override;
@@ -65,6 +67,8 @@ class NodeImpl final : public Node {
     Result<Published> publish_draft(const Draft& draft, const PublishOptions& options,
                                     std::shared_ptr<HeldVersion>* offered = nullptr);
     IoThread& io() { return *io_; }
+    // The newest version if it has the same bytes, else the one after it.
+    Result<std::uint64_t> pick_version(const model::Manifest& manifest);
     // Whether others have the whole version, or no channel names it. Errors: Api's.
     Result<bool> may_drop(const std::string& model, std::uint64_t version);
 
@@ -110,12 +114,13 @@ class NodeImpl final : public Node {
         PullReport report;
     };
 
-    Result<std::uint64_t> pick_version(const model::Manifest& manifest);
     Result<Resolved> resolve(const PullOptions& options);
     Result<NamedManifest> fetch_manifest(const registry::Grant& grant, const PullOptions& options);
     // After an error `pulled` may have a part of the version.
+    // `in_place`: what `destination` held and has not overwritten, or null.
     Result<void> transfer(Resolved& resolved, const std::shared_ptr<Destination>& destination,
-                          const PullOptions& options, Pulled& pulled);
+                          const std::shared_ptr<HeldVersion>& in_place, const PullOptions& options,
+                          Pulled& pulled);
     // Asks who to read from, once this process is known as a holder too.
     void await_plan(Resolved& resolved);
     // Lets peers read what is there of it already, and tells the registry.
@@ -124,6 +129,16 @@ class NodeImpl final : public Node {
                              const PullOptions& options, std::uint64_t bytes_before);
     PullReport make_report(const Resolved& resolved, const PullStatistics& statistics,
                            const PullOptions& options) const;
+    // Makes what it can of the missing chunks from deltas and a version that is here: one that was
+    // pulled before, or `in_place`, which the destination overwrites, if not null. Deltas that are
+    // not to be had, or that are not worth it, are no error.
+    Result<std::vector<std::uint32_t>> patch(const Resolved& resolved, Destination& to,
+                                             std::span<const std::uint32_t> missing,
+                                             const std::shared_ptr<HeldVersion>& in_place,
+                                             const PullOptions& options, PullReport& report);
+    // The deltas that end at a version, if they have at most so many bytes.
+    Result<Arena> pull_deltas(const std::string& model, std::uint64_t version,
+                              std::uint64_t bytes_max, const PullOptions& options);
     // What this node has pulled of a model, a pull that was stopped included.
     HeldVersions pulled_versions(const std::string& model) const;
 
@@ -137,6 +152,7 @@ class NodeImpl final : public Node {
 
     mutable std::mutex mutex_;
     HeldVersions held_;
+    std::deque<std::shared_ptr<HeldVersion>> deltas_;  // that were pulled last, served to others
     std::shared_ptr<HeldVersion> stopped_;  // what the last pull that was stopped had so far
     std::vector<std::weak_ptr<PullSession>> sessions_;
     std::uint64_t cancels_ = 0;

@@ -125,6 +125,12 @@ Result<NodeImpl::Resolved> NodeImpl::resolve(const PullOptions& options) {
                        return api.open_pull({peer, options.model, options.reference, kHoldersMax});
                    }));
     resolved.lease = Lease(*membership_, resolved.grant.pull);
+    if (options.bytes_max != 0 && resolved.grant.version.bytes > options.bytes_max) {
+        return Error{Code::invalid_input, 0,
+                     fmt::format("{}@{} has {} bytes, bytes_max is {}", options.model,
+                                 resolved.grant.version.version, resolved.grant.version.bytes,
+                                 options.bytes_max)};
+    }
     WEIGHTCAST_TRY(resolved.named, fetch_manifest(resolved.grant, options));
     const model::Manifest& manifest = *resolved.named.manifest;
     WEIGHTCAST_CHECK(check_expected(manifest, options.expected));
@@ -241,6 +247,7 @@ Result<void> NodeImpl::offer(const std::shared_ptr<HeldVersion>& held, const Pul
 }
 
 Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destination>& destination,
+                                const std::shared_ptr<HeldVersion>& in_place_before,
                                 const PullOptions& options, Pulled& pulled) {
     Material material;
     material.named = resolved.named;
@@ -263,6 +270,10 @@ Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destin
                                                 pulled_versions(options.model)));
     for (const std::uint32_t chunk : reused) pulled.held->set_chunk(chunk);
     missing = without(missing, reused);
+    WEIGHTCAST_TRY(const auto patched,
+                   patch(resolved, *destination, missing, in_place_before, options, pulled.report));
+    for (const std::uint32_t chunk : patched) pulled.held->set_chunk(chunk);
+    missing = without(missing, patched);
     PullSessionOptions session_options;
     session_options.fabrics = options.fabrics;
     session_options.no_holder_ms_max = options.no_holder_ms_max;
@@ -271,7 +282,8 @@ Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destin
         session_options);
     Result<void> outcome = success();
     if (!missing.empty()) {
-        const std::uint64_t before = bytes_of(layout, present) + bytes_of(layout, reused);
+        const std::uint64_t before =
+            bytes_of(layout, present) + bytes_of(layout, reused) + bytes_of(layout, patched);
         outcome = run_session(session, resolved, options, before);
         const std::uint64_t pull = session->statistics().pull;
         if (pull != 0) resolved.lease.replace(pull);
@@ -287,7 +299,11 @@ Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destin
         return outcome.error();
     }
     if (options.serve) membership_->announce_progress();
+    const std::uint64_t delta_bytes = pulled.report.delta_bytes;
     pulled.report = make_report(resolved, session->statistics(), options);
+    pulled.report.delta_bytes = delta_bytes;
+    pulled.report.bytes_read += delta_bytes;
+    pulled.report.bytes_patched = bytes_of(layout, patched);
     pulled.report.bytes_reused = bytes_of(layout, reused) + destination->bytes_shared();
     pulled.report.registration_seconds = pulled.held->registration_seconds();
     resolved.lease.close(&pulled.report);
@@ -366,7 +382,7 @@ Result<PullReport> NodeImpl::pull(const PullOptions& options) {
                                                     resolved.named.name, directory));
     Pulled pulled;
     const std::shared_ptr<Destination> files = std::move(destination);
-    const auto outcome = transfer(resolved, files, options, pulled);
+    const auto outcome = transfer(resolved, files, nullptr, options, pulled);
     if (!outcome) files->abandon();
     {
         // What a pull has that was stopped for a newer version may be of use for that one.
@@ -383,12 +399,14 @@ Result<void> NodeImpl::pull_into(const PullOptions& options, Arena& arena,
     WEIGHTCAST_TRY(Resolved resolved, resolve(options));
     WEIGHTCAST_CHECK(prepare());
     const auto there = held_digests(arena.held, *resolved.named.manifest);
+    const std::shared_ptr<MemoryDestination> old = arena.memory;
     WEIGHTCAST_TRY(arena.memory,
                    MemoryDestination::create_in(arena.memory ? arena.memory->arena() : nullptr,
                                                 there, resolved.named.manifest));
     arena.tensors = views_of(*resolved.named.manifest, *arena.memory, resolved.tensors);
     Pulled pulled;
-    const auto outcome = transfer(resolved, arena.memory, options, pulled);
+    const auto before = old && old->arena() == arena.memory->arena() ? arena.held : nullptr;
+    const auto outcome = transfer(resolved, arena.memory, before, options, pulled);
     arena.held = std::move(pulled.held);
     arena.report = std::move(pulled.report);
     return outcome;

@@ -145,6 +145,23 @@ Result<Draft> draft_from_files(std::span<const std::string> paths, const Publish
     return draft;
 }
 
+Result<Draft> draft_from_bytes(const std::string& path, std::shared_ptr<SharedMemory> bytes,
+                               const PublishOptions& options) {
+    Draft draft;
+    const std::span<std::byte> pages = bytes->pages.span();
+    draft.manifest.model = options.model;
+    draft.manifest.artifacts.push_back({path, model::ArtifactKind::opaque, false, pages.size()});
+    WEIGHTCAST_TRY(draft.manifest.layout, make_layout(draft.manifest, options.chunk_bytes));
+    WEIGHTCAST_CHECK(digest_chunks(
+        draft.manifest,
+        [&](const model::ArtifactRange& range, std::span<std::byte>) -> Result<model::Digest> {
+            return model::digest_chunk(pages.subspan(range.offset, range.bytes));
+        }));
+    draft.memory.push_back({0, {pages, bytes->fd.get(), 0, false}});
+    draft.owner = std::move(bytes);
+    return draft;
+}
+
 Result<std::shared_ptr<TensorMemory>> TensorMemory::make(std::span<const TensorView> tensors) {
     std::vector<model::TensorEntry> entries;
     for (const TensorView& tensor : tensors) {
@@ -207,17 +224,24 @@ Result<std::vector<char>> TensorMemory::chunks_to_digest(
     return chunks;
 }
 
-model::Digest TensorMemory::digest(const model::ArtifactRange& range) const {
-    model::ChunkHasher hasher;
-    const auto next = std::ranges::upper_bound(offsets_, range.offset);
+template <typename Use>
+void TensorMemory::each_piece(std::uint64_t offset, std::uint64_t bytes, const Use& use) const {
+    const auto next = std::ranges::upper_bound(offsets_, offset);
     auto at = static_cast<std::size_t>(next - offsets_.begin()) - 1;
-    for (std::uint64_t done = 0; done < range.bytes; ++at) {
-        const auto rest = pieces_[at].subspan(range.offset + done - offsets_[at]);
-        const auto piece = rest.first(std::min<std::uint64_t>(rest.size(), range.bytes - done));
-        hasher.update(piece);
+    for (std::uint64_t done = 0; done < bytes; ++at) {
+        const auto rest = pieces_[at].subspan(offset + done - offsets_[at]);
+        const auto piece = rest.first(std::min<std::uint64_t>(rest.size(), bytes - done));
+        use(piece);
         done += piece.size();
     }
-    return hasher.finish();
+}
+
+void TensorMemory::read(std::uint64_t offset, std::span<std::byte> bytes) const {
+    std::byte* to = bytes.data();
+    each_piece(offset, bytes.size(), [&to](std::span<const std::byte> piece) {
+        std::memcpy(to, piece.data(), piece.size());
+        to += piece.size();
+    });
 }
 
 Result<Draft> TensorMemory::draft(const PublishOptions& options, const model::Manifest* before,
@@ -240,7 +264,11 @@ Result<Draft> TensorMemory::draft(const PublishOptions& options, const model::Ma
         manifest,
         [&](const model::ArtifactRange& range, std::span<std::byte>) -> Result<model::Digest> {
             const std::uint64_t chunk = range.offset / manifest.layout.chunk_bytes();
-            return fresh[chunk] != 0 ? digest(range) : before->chunk_digests[chunk];
+            if (fresh[chunk] == 0) return before->chunk_digests[chunk];
+            model::ChunkHasher hasher;
+            each_piece(range.offset, range.bytes,
+                       [&hasher](std::span<const std::byte> piece) { hasher.update(piece); });
+            return hasher.finish();
         }));
     return draft;
 }

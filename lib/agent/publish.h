@@ -39,12 +39,16 @@ class TensorMemory : public std::enable_shared_from_this<TensorMemory> {
     // computed. Errors: invalid_input (options), not_found (a name).
     Result<Draft> draft(const PublishOptions& options, const model::Manifest* before = nullptr,
                         const std::vector<std::string>* changed = nullptr) const;
+    // Copies a range of the artifact, header included, as it is now.
+    void read(std::uint64_t offset, std::span<std::byte> bytes) const;
 
   private:
     Result<std::vector<char>> chunks_to_digest(const model::Manifest& manifest,
                                                const model::Manifest& before,
                                                const std::vector<std::string>& changed) const;
-    model::Digest digest(const model::ArtifactRange& range) const;
+    // Calls `use` with the pieces of memory that a range of the artifact lies in, in order.
+    template <typename Use>
+    void each_piece(std::uint64_t offset, std::uint64_t bytes, const Use& use) const;
 
     SharedMemory header_;
     std::vector<std::span<const std::byte>> pieces_;  // of the artifact, in order
@@ -53,6 +57,10 @@ class TensorMemory : public std::enable_shared_from_this<TensorMemory> {
     std::vector<model::TensorRecord> tensors_;  // by name
     std::uint64_t bytes_ = 0;                   // of the artifact
 };
+
+// One opaque artifact. Errors: invalid_input (options).
+Result<Draft> draft_from_bytes(const std::string& path, std::shared_ptr<SharedMemory> bytes,
+                               const PublishOptions& options);
 
 // Gives the draft its number and its name.
 NamedManifest name_manifest(model::Manifest manifest, std::uint64_t version);

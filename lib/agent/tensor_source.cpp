@@ -1,16 +1,26 @@
 // A trainer's tensors: registered once, published as often as they change.
 #include "weightcast/tensor_source.h"
 
+#include <cstring>
+#include <deque>
+
+#include "agent/deltas.h"
 #include "agent/node_impl.h"
+#include "base/log.h"
 
 namespace weightcast::agent {
 namespace {
 
+constexpr std::size_t kDeltasOffered = 8;  // for those that are several versions behind
+
 class OwnTensors final : public TensorSource {
   public:
-    OwnTensors(NodeImpl& node, std::shared_ptr<TensorMemory> memory)
-        : node_(node), memory_(std::move(memory)) {}
-    ~OwnTensors() override { begin_update({}); }
+    OwnTensors(NodeImpl& node, std::shared_ptr<TensorMemory> memory, const SourceOptions& options)
+        : node_(node), memory_(std::move(memory)), options_(options) {}
+    ~OwnTensors() override {
+        begin_update({});
+        for (const auto& deltas : deltas_) node_.let_go(deltas);
+    }
 
     Result<void> register_memory() {
         WEIGHTCAST_TRY(registration_, Registration::make(node_.io(), memory_->memory()));
@@ -34,22 +44,66 @@ class OwnTensors final : public TensorSource {
         before_ = std::make_shared<const model::Manifest>(draft.manifest);
         if (!registration_) WEIGHTCAST_CHECK(register_memory());
         draft.registration = registration_;
-        return node_.publish_draft(draft, options, &offered_);
+        PublishOptions numbered = options;
+        if (options_.deltas) WEIGHTCAST_CHECK(publish_deltas(draft, numbered));
+        return node_.publish_draft(draft, numbered, &offered_);
     }
 
   private:
+    // Before the version itself, so that nobody is told of it who cannot have its deltas. Gives it
+    // its number.
+    Result<void> publish_deltas(const Draft& draft, PublishOptions& options) {
+        if (options.version == 0) {
+            WEIGHTCAST_TRY(options.version, node_.pick_version(draft.manifest));
+        }
+        const NamedManifest named = name_manifest(draft.manifest, options.version);
+        const std::uint64_t from = base_version_;
+        base_version_ = options.version;
+        WEIGHTCAST_TRY(auto set, base_.update(*named.manifest, [&](std::uint32_t chunk,
+                                                                   std::span<std::byte> to) {
+            const auto& layout = named.manifest->layout;
+            memory_->read(layout.chunk_range(chunk).offset, to);
+        }));
+        if (!set || from == options.version) return success();
+        auto owner = std::make_shared<SharedMemory>();
+        WEIGHTCAST_TRY(*owner, SharedMemory::create("weightcast-deltas", set->size()));
+        std::memcpy(owner->pages.data(), set->data(), set->size());
+        PublishOptions beside = options;
+        beside.model = options.model + kDeltasSuffix;
+        beside.channel.clear();
+        WEIGHTCAST_TRY(const Draft deltas, draft_from_bytes(deltas_artifact(from), owner, beside));
+        std::shared_ptr<HeldVersion> offered;
+        // The version can be had without.
+        if (auto published = node_.publish_draft(deltas, beside, &offered); !published) {
+            log(LogLevel::warning, "no deltas to {}@{}: {}", options.model, options.version,
+                published.error().message);
+            return success();
+        }
+        deltas_.push_back(std::move(offered));
+        if (deltas_.size() > kDeltasOffered) {
+            node_.let_go(deltas_.front());
+            deltas_.pop_front();
+        }
+        return success();
+    }
+
     NodeImpl& node_;
     std::shared_ptr<TensorMemory> memory_;
     std::shared_ptr<Registration> registration_;
     std::shared_ptr<HeldVersion> offered_;
     std::shared_ptr<const model::Manifest> before_;  // of the last draft
+    const SourceOptions options_;
+    DeltaBase base_;
+    std::uint64_t base_version_ = 0;
+    std::deque<std::shared_ptr<HeldVersion>> deltas_;  // that are served, the last one last
 };
 
 }  // namespace
 
-Result<std::unique_ptr<TensorSource>> NodeImpl::open_source(std::span<const TensorView> tensors) {
+Result<std::unique_ptr<TensorSource>> NodeImpl::open_source(std::span<const TensorView> tensors,
+                                                            const SourceOptions& options) {
     WEIGHTCAST_TRY(auto memory, TensorMemory::make(tensors));
-    auto source = std::make_unique<OwnTensors>(*this, std::move(memory));
+    auto source = std::make_unique<OwnTensors>(*this, std::move(memory), options);
     WEIGHTCAST_CHECK(source->register_memory());
     return std::unique_ptr<TensorSource>(std::move(source));
 }

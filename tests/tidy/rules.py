@@ -26,7 +26,7 @@ LIB_ARROWS = {
     "plan": {"base", "model"},
     "fabric": {"base"},
     "registry": {"base", "model", "plan"},
-    "agent": {"base", "model", "plan", "registry", "fabric"},
+    "agent": {"base", "model", "plan", "registry", "fabric", "delta"},
     "sim": {"base", "model", "plan", "registry", "fabric", "agent"},
 }
 TOOL_MAY_INCLUDE = {"transport/open.h", "lib/base/log.h"}

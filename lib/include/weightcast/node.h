@@ -59,6 +59,12 @@ struct PublishOptions {
     std::uint64_t chunk_bytes = 1 << 20;  // a power of two, 64 KiB to 16 MiB
 };
 
+struct SourceOptions {
+    // Publish, beside each version, what changed since the one before, if that is much less. Costs
+    // a copy of the tensors in memory.
+    bool deltas = false;
+};
+
 // A tensor in this process's memory. The bytes must stay as they are, and where they are, until the
 // node is gone or withdraw() has returned.
 struct TensorView {
@@ -101,8 +107,10 @@ struct PullOptions {
     bool replace = false;              // the directory's other files may be lost
     bool sync = false;                 // wait until the bytes are on the disk
     bool serve = true;                 // let peers read from us, while pulling and afterwards
+    bool deltas = true;  // where a publisher has them: move what changed since a version we have
     std::vector<std::string> fabrics;  // only these
-    double link_rate_max = 0;  // of this host's port, for the lower bound; 0: ask the system
+    double link_rate_max = 0;     // of this host's port, for the lower bound; 0: ask the system
+    std::uint64_t bytes_max = 0;  // of the version; 0: any. A larger one is refused before a byte
     std::uint32_t no_holder_ms_max = 30000;  // without any progress or holder before giving up
     std::function<void(const PullProgress&)> on_progress;  // on the calling thread, 5 a second
     std::stop_token stop;  // a request to stop ends the pull with Code::cancelled
@@ -115,6 +123,8 @@ struct PullReport {
     std::uint64_t bytes = 0;           // wanted
     std::uint64_t bytes_read = 0;      // from peers, repeated reads included
     std::uint64_t bytes_reused = 0;    // that this node had, as part of versions it pulled before
+    std::uint64_t bytes_patched = 0;   // that it made from those and from deltas
+    std::uint64_t delta_bytes = 0;     // of bytes_read: deltas
     std::uint32_t corrupt_chunks = 0;  // that were read again
     std::uint32_t holders_lost = 0;
     double seconds = 0;                // from the call to the commit
@@ -161,7 +171,7 @@ class Node {
     // Tensors that are published again and again as they change in place
     // (weightcast/tensor_source.h). Errors: invalid_input, no_space, io.
     virtual Result<std::unique_ptr<TensorSource>> open_source(
-        std::span<const TensorView> tensors) = 0;
+        std::span<const TensorView> tensors, const SourceOptions& options = {}) = 0;
     // Stops serving a version. Nobody new is sent here; those that read have `readers_wait` to
     // finish, or to turn to others, and are refused then. Errors: not_found.
     virtual Result<void> withdraw(const std::string& model, std::uint64_t version,

@@ -1,0 +1,53 @@
+// Updates by what changed: sets of sparse differences, published beside a version as a version of
+// MODEL.deltas (docs/delta.md, "Sets").
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "agent/destination.h"
+#include "agent/held_version.h"
+#include "base/mapping.h"
+#include "delta/delta_set.h"
+#include "model/manifest.h"
+
+namespace weightcast::agent {
+
+inline constexpr const char* kDeltasSuffix = ".deltas";
+
+std::string deltas_artifact(std::uint64_t from_version);
+// The earlier version that a manifest of MODEL.deltas says; nothing if it is none.
+std::optional<std::uint64_t> deltas_from(const model::Manifest& manifest);
+
+// A publisher's copy of the version before, to compare with: what is in place has changed since.
+class DeltaBase {
+  public:
+    // Reads a chunk as it is now.
+    using ReadChunk = std::function<void(std::uint32_t chunk, std::span<std::byte> bytes)>;
+
+    // Compares `now` with the copy, and makes the copy that of `now`. Gives the set; nothing if
+    // there was no copy with this layout, or if the set saves too little. On all cores.
+    // Errors: no_space.
+    Result<std::optional<std::vector<std::byte>>> update(const model::Manifest& now,
+                                                         const ReadChunk& read);
+
+  private:
+    std::optional<model::Manifest> before_;
+    SharedMemory copy_;  // the version's address space
+};
+
+// Makes chunks of a version from those of an earlier one, in `to`. `chain` has the sets from the
+// one that starts at `base` to the one that ends at `manifest`. The digest decides: chunks that do
+// not come out right, and those that a set has not, are left out. Gives the others, ascending.
+// Errors: those of Destination::store().
+Result<std::vector<std::uint32_t>> apply_deltas(Destination& to, const model::Manifest& manifest,
+                                                std::span<const std::uint32_t> missing,
+                                                const HeldVersion& base,
+                                                std::span<const delta::Set> chain);
+
+}  // namespace weightcast::agent
