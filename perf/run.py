@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """All benchmarks, one after the other: transfers, the registry under load, differences of
-chunks, planning. The lab of shaped links, perf/lab, takes hours, and is run from here only to see
-that it works."""
+chunks, planning, replicas that follow a trainer. The lab of shaped links, perf/lab, takes hours,
+and is run from here only to see that it works."""
 
 import argparse
 import pathlib
@@ -21,8 +21,10 @@ def main():
     load = [sys.executable, PERF / "registry_load/registry_load.py", options.build]
     delta = [options.build / "perf/delta/delta-bench"]
     plan = [options.build / "perf/plan/plan-bench"]
+    loop = [sys.executable, PERF.parent / "examples/rl_loop/run.py", "--build", options.build]
     if options.quick:
         transfer.append("--quick")
+        loop.append("--quick")
         load += ["--agents", "500", "--connections", "20", "--seconds", "1"]
         delta.append("1")
         plan.append("1")
@@ -36,6 +38,8 @@ def main():
     failed |= subprocess.run(delta, check=False).returncode != 0
     print("\n# Planning\n", flush=True)
     failed |= subprocess.run(plan, check=False).returncode != 0
+    print("\n# Replicas that follow a trainer\n", flush=True)
+    failed |= subprocess.run(loop, check=False).returncode != 0
     if options.quick:
         print("\n# Fan-out in the lab\n", flush=True)
         lab = [sys.executable, PERF / "lab/lab.py", "--build", options.build, "--quick"]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the loop of rl_loop.cpp: one trainer that changes a share of its weights each step, replicas
 that follow it and read all the time. Prints a table in Markdown; times are medians over all steps
-but the first, with the least and the greatest. Ends with status 1 if any read was torn."""
+but the first two, with the least and the greatest. Ends with status 1 if any read was torn."""
 
 import argparse
 import json
@@ -45,12 +45,13 @@ class Process:
 
 
 class Loop:
-    def __init__(self, options, share, pattern, mode):
+    def __init__(self, options, share, pattern, mode, deltas):
         self.options, self.processes = options, []
         meta = self.start(options.build / "tools/p2p-meta", "--listen", "127.0.0.1:0", "--json")
         url = meta.event("ready")["registry"]
         program = options.build / "examples/rl_loop"
-        self.trainer = self.start(program, "trainer", url, options.bytes, share, pattern)
+        self.trainer = self.start(program, "trainer", url, options.bytes, share, pattern,
+                                  *(["deltas"] if deltas else []))
         self.replicas = [self.start(program, "replica", url, f"replica{i}", mode)
                          for i in range(options.replicas)]
         for process in (self.trainer, *self.replicas):
@@ -89,10 +90,11 @@ def spread(values, scale=1.0, digits=1):
             f"{max(values) * scale:.{digits}f})")
 
 
-def measure(options, share, pattern, mode):
-    loop = Loop(options, share, pattern, mode)
+def measure(options, share, pattern, mode, deltas):
+    loop = Loop(options, share, pattern, mode, deltas)
     try:
-        loop.step()
+        for _ in range(2):  # Each takes a slot's memory into use.
+            loop.step()
         steps = [loop.step() for _ in range(options.steps)]
         seen = loop.end()
     finally:
@@ -102,13 +104,15 @@ def measure(options, share, pattern, mode):
     publish_ms = [(published["end_ns"] - published["start_ns"]) / 1e6 for published, _ in steps]
     moved = [flip["bytes_read"] / published["bytes"] for published, flips in steps
              for flip in flips]
+    without_ms = [flip["flip_ns"] / 1e6 for _, flips in steps for flip in flips]
     reads = sum(one["reads"] for one in seen)
     torn = sum(one["torn"] + one["backwards"] for one in seen)
-    wait_us = max(one["acquire_ns_max"] for one in seen) / 1e3
-    control_us = max(one["control_ns_max"] for one in seen) / 1e3
-    print(f"| {100 * share:g} % {pattern} | {mode} | {spread(publish_ms)} | {spread(flip_ms)} | "
-          f"{spread(moved, 100)} | {wait_us:.0f} | {control_us:.0f} | {torn} of {reads} |",
-          flush=True)
+    longest = [max(one[f"{what}_ns_max"] for one in seen) / 1e3
+               for what in ("acquire_cpu", "acquire", "control")]
+    print(f"| {100 * share:g} % {pattern}{', deltas' if deltas else ''} | {mode} | "
+          f"{spread(publish_ms)} | {spread(flip_ms)} | {spread(moved, 100)} | "
+          f"{spread(without_ms) if mode == 'in-place' else '0'} | "
+          f"{' / '.join(f'{value:.0f}' for value in longest)} | {torn} of {reads} |", flush=True)
     return torn == 0
 
 
@@ -120,15 +124,18 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     options = parser.parse_args()
-    cases = [(share, pattern, "two-slots") for pattern in ("rows", "scattered")
-             for share in (0.01, 0.1, 1.0)] + [(0.1, "rows", "in-place")]
+    cases = [(share, pattern, "two-slots", deltas)
+             for pattern, deltas in (("rows", False), ("scattered", False), ("scattered", True))
+             for share in (0.01, 0.1, 1.0)]
+    cases += [(0.1, "rows", "in-place", False), (0.01, "scattered", "in-place", True)]
     if options.quick:
         options.replicas, options.bytes, options.steps = 2, 16 << 20, 2
-        cases = [(0.1, "rows", "two-slots"), (0.1, "rows", "in-place")]
+        cases = [(0.1, "rows", "two-slots", False), (0.01, "scattered", "in-place", True)]
     print(f"{options.replicas} replicas on this host, {options.bytes >> 20} MiB of BF16, "
           f"{options.steps} steps.\n")
     print("| changed | replicas | publish, ms | publish to last flip, ms | bytes moved to each "
-          "replica, % | longest acquire(), us | longest nothing, us | torn reads |")
+          "replica, % | readers without a version, ms | longest acquire(), us: own time / with "
+          "what the system did meanwhile / nothing, with that | torn or older reads |")
     print("|---|---|---|---|---|---|---|---|")
     whole = [measure(options, *case) for case in cases]
     return 0 if all(whole) else 1

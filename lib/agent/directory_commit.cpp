@@ -27,12 +27,14 @@ bool cannot_swap(int code) {
 }  // namespace
 
 Result<void> DirectoryDestination::commit() {
-    if (committed_) return success();
-    if (!options_.tensors.empty()) WEIGHTCAST_CHECK(write_subset());
-    if (options_.sync) WEIGHTCAST_CHECK(sync_stage());
-    WEIGHTCAST_TRY(const bool swapped, swap_directory());
-    if (!swapped) WEIGHTCAST_CHECK(move_files());
-    committed_ = true;
+    if (!committed_) {
+        if (!options_.tensors.empty()) WEIGHTCAST_CHECK(write_subset());
+        if (options_.sync) WEIGHTCAST_CHECK(sync_stage());
+        WEIGHTCAST_TRY(const bool swapped, swap_directory());
+        if (!swapped) WEIGHTCAST_CHECK(move_files());
+        committed_ = true;
+    }
+    lock_.reset();  // What is served from here on are the open files.
     return success();
 }
 

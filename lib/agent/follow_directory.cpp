@@ -28,7 +28,9 @@ std::optional<std::uint64_t> version_of_name(const std::string& name) {
     const char* const end = name.data() + name.size();
     if (!name.starts_with('v')) return std::nullopt;
     const auto [rest, error] = std::from_chars(name.data() + 1, end, version);
-    if (error != std::errc() || rest != end) return std::nullopt;
+    if (error != std::errc() || rest != end || name != name_of_version(version)) {
+        return std::nullopt;
+    }
     return version;
 }
 
@@ -114,7 +116,10 @@ class FollowedDirectory final : public FollowTarget {
         if (!version || std::erase(flipped_, *version) == 0) return success();
         flipped_.push_back(*version);
         PullOptions options = options_.pull;
-        if (const auto pulled = pull(*version, options.stop); !pulled) {
+        auto pulled = pull(*version, options.stop);
+        if (pulled) {
+            report_ = std::move(pulled).value();
+        } else {
             log(LogLevel::warning, "{} is not used: {}", root_ + "/" + link.string(),
                 pulled.error().message);
         }
@@ -146,8 +151,9 @@ class FollowedDirectory final : public FollowTarget {
             if (std::ranges::find(keep, version) != keep.end()) continue;
             const auto droppable = node_.may_drop(options_.pull.model, version);
             if (!droppable || !droppable.value()) {
-                log(LogLevel::info, "{}@{} is kept: a channel names it and nobody else has it",
-                    options_.pull.model, version);
+                log(LogLevel::info, "{}@{} is kept: {}", options_.pull.model, version,
+                    droppable ? "a channel names it and nobody else has it"
+                              : droppable.error().message);
                 continue;
             }
             static_cast<void>(node_.withdraw(options_.pull.model, version, {}));

@@ -69,6 +69,10 @@ class HeldVersion {
     int file_of(std::uint32_t artifact) const;
     Result<void> check_source() const;
 
+    // The life of the membership (0, 1, ...) in which it was first offered.
+    void announce_in(std::uint64_t life) { announced_in_ = life; }
+    std::uint64_t announced_in() const { return announced_in_; }
+
     // Stops serving: no peer can read from it afterwards.
     void withdraw();
     bool withdrawn() const { return withdrawn_; }
@@ -95,6 +99,7 @@ class HeldVersion {
     registry::Holding static_part_;  // extents and keys
     std::atomic<double> registration_seconds_{0};
     std::atomic<bool> withdrawn_{false};
+    std::atomic<std::uint64_t> announced_in_{0};
     std::mutex mutex_;  // guards the rest
     std::shared_ptr<Registration> registration_;
     std::vector<Served> served_;

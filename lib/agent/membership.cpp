@@ -52,6 +52,7 @@ Result<registry::PublishReply> Membership::put_and_publish(const HeldVersion& he
 }
 
 Result<registry::PublishReply> Membership::publish(const std::shared_ptr<HeldVersion>& held) {
+    held->announce_in(rejoins_);
     WEIGHTCAST_TRY(const auto reply, call([&](registry::Api&, const registry::PeerRef&) {
                        return put_and_publish(*held, held->channel());
                    }));
@@ -60,6 +61,7 @@ Result<registry::PublishReply> Membership::publish(const std::shared_ptr<HeldVer
 }
 
 Result<void> Membership::hold(const std::shared_ptr<HeldVersion>& held) {
+    held->announce_in(rejoins_);
     {
         // First, so that registering again in between tells of it too.
         const std::lock_guard lock(mutex_);
@@ -107,7 +109,8 @@ bool Membership::drop(const std::shared_ptr<HeldVersion>& held,
     }
     held->withdraw();
     if (!dropped) log(LogLevel::debug, "drop: {}", dropped.error().message);
-    return dropped && dropped.value().readers == 0;
+    // A registry that forgot this peer forgot its readers, too.
+    return dropped && dropped.value().readers == 0 && held->announced_in() == rejoins_;
 }
 
 // REQUIRES: api_mutex_ is held
@@ -120,6 +123,7 @@ bool Membership::rejoin() {
     }
     lease_ = std::move(lease).value();
     lease_ms_ = lease_.lease_ms;
+    ++rejoins_;
     const bool other_cluster = lease_.cluster.cluster_id != cluster_before;
     if (other_cluster) {
         log(LogLevel::error,

@@ -79,6 +79,7 @@ class Membership {
     registry::PeerLease lease_;
     std::atomic<std::uint32_t> lease_ms_{0};
     std::atomic<bool> reachable_{true};
+    std::atomic<std::uint64_t> rejoins_{0};
     Random random_;
 
     std::mutex mutex_;  // guards the rest; never held while calling the registry

@@ -100,8 +100,15 @@ NodeImpl::~NodeImpl() {
 }
 
 void NodeImpl::remember(std::shared_ptr<HeldVersion> held) {
-    const std::lock_guard lock(mutex_);
-    held_.push_back(std::move(held));
+    HeldVersions replaced;
+    {
+        const std::lock_guard lock(mutex_);
+        std::ranges::copy_if(held_, std::back_inserter(replaced), [&held](const auto& other) {
+            return held->pulled() && other->pulled() && other->named().name == held->named().name;
+        });
+        held_.push_back(std::move(held));
+    }
+    for (const auto& older : replaced) let_go(older);
 }
 
 bool NodeImpl::let_go(const std::shared_ptr<HeldVersion>& held,

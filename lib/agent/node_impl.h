@@ -58,7 +58,8 @@ class NodeImpl final : public Node {
     // touched: after it nobody may read there. After an error the arena has a part of the version.
     Result<void> pull_into(const PullOptions& options, Arena& arena,
                            const std::function<Result<void>()>& prepare);
-    // Keeps it, to serve it or to take over chunks from it.
+    // Keeps it, to serve it or to take over chunks from it, in the place of an earlier pull of the
+    // same version.
     void remember(std::shared_ptr<HeldVersion> held);
     // Neither any more. Nothing if there is nothing. As Membership::drop().
     bool let_go(const std::shared_ptr<HeldVersion>& held,

@@ -73,8 +73,8 @@ class Channels(SystemTest):
         lines = self.run_program("p2p-channel", self.url, "m").lines
         self.assertIn("@1, canary @3 for 100 % with ring=0", lines[-1])
         self.assertEqual(self.pull(self.url, "m", self.folder / "a")["version"], 1)
-        self.assertEqual(self.pull(self.url, "m", self.folder / "b", "--label", "ring=0")["version"],
-                         3)
+        trial = self.pull(self.url, "m", self.folder / "b", "--label", "ring=0")
+        self.assertEqual(trial["version"], 3)
         (done,) = self.channel("m", "rollback")
         self.assertEqual((done["version"], done["generation"]), (1, 6))
         self.assertNotIn("canary", done)

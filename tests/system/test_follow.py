@@ -101,6 +101,10 @@ class Following(SystemTest):
         done = self.wait_flip(follower, 3)
         self.assertEqual((done["version"], done["bytes_read"]), (1, 0))
         self.assert_current(1)
+        for generation, version in ((4, 2), (5, 1), (6, 2)):
+            self.move(version)
+            self.assertEqual(self.wait_flip(follower, generation)["bytes_read"], 0)
+            self.assert_current(version)
 
     def test_a_newer_version_supersedes_one_that_is_being_pulled(self):
         self.publish()

@@ -85,7 +85,7 @@ TEST_CASE("several versions behind, a chain of deltas is applied while it is wor
     trainer.step();
     pull(*replica, trainer);
     const bool worth = GENERATE(true, false);
-    for (int i = 0; i < 3; ++i) trainer.step(worth ? 100 : 4);
+    for (int i = 0; i < 3; ++i) trainer.step(worth ? 100 : 2);
     const PullReport report = pull(*replica, trainer);
     if (worth) {
         CHECK(report.bytes_read < report.bytes / 10);
