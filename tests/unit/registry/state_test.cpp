@@ -352,8 +352,8 @@ TEST_CASE("who drops a version is told how many still read it from there") {
     REQUIRE_OK(second);
     const auto readers = [&] { return world.state.drop(source, "m", 1).value().readers; };
     CHECK(readers() == 2);
-    const auto turned = world.state.renew_pull({.peer = two, .pull = second.value().pull},
-                                               world.now);
+    const auto turned =
+        world.state.renew_pull({.peer = two, .pull = second.value().pull}, world.now);
     REQUIRE_OK(turned);
     CHECK(turned.value().holders.empty());
     CHECK(readers() == 1);
