@@ -18,7 +18,10 @@ namespace weightcast::agent {
 namespace {
 
 constexpr std::string_view kFrom = "from-";
-constexpr double kSetRatioMax = 0.7;  // of the bytes of the chunks that differ
+// Beyond these, making and applying deltas takes longer than moving the bytes. Of a chunk, before
+// compression, and of all chunks that differ.
+constexpr double kChunkRatioMax = 0.5;
+constexpr double kSetRatioMax = 0.5;
 
 // Which tensor lies where.
 class TensorPlaces {
@@ -98,6 +101,7 @@ Result<std::optional<std::vector<std::byte>>> DeltaBase::update(const model::Man
         differing += fresh.size();
         delta::Options options;
         options.element_bytes = places.element_bytes(chunk);
+        options.full_ratio = kChunkRatioMax;
         differences[i] = delta::diff(copy, fresh, options);
         std::memcpy(copy.data(), fresh.data(), fresh.size());
     });

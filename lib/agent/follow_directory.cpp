@@ -156,7 +156,7 @@ class FollowedDirectory final : public FollowTarget {
                               : droppable.error().message);
                 continue;
             }
-            static_cast<void>(node_.withdraw(options_.pull.model, version, {}));
+            static_cast<void>(node_.withdraw(options_.pull.model, version, {.even_last = true}));
             std::erase(flipped_, version);
             if (const auto removed = remove_tree(root_ + "/" + name_of_version(version));
                 !removed) {

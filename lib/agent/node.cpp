@@ -196,7 +196,7 @@ Result<Published> NodeImpl::publish(std::span<const TensorView> tensors,
 }
 
 Result<void> NodeImpl::withdraw(const std::string& model, std::uint64_t version,
-                                std::chrono::milliseconds readers_wait) {
+                                const WithdrawOptions& options) {
     std::shared_ptr<HeldVersion> held;
     {
         const std::lock_guard lock(mutex_);
@@ -209,7 +209,15 @@ Result<void> NodeImpl::withdraw(const std::string& model, std::uint64_t version,
         }
         held = *found;
     }
-    let_go(held, readers_wait);
+    if (!options.even_last) {
+        WEIGHTCAST_TRY(const bool droppable, may_drop(model, version));
+        if (!droppable) {
+            return Error{Code::conflict, 0,
+                         fmt::format("this is the last whole copy of {}@{}, which a channel names",
+                                     model, version)};
+        }
+    }
+    let_go(held, options.readers_wait);
     return success();
 }
 

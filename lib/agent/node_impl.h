@@ -37,7 +37,7 @@ class NodeImpl final : public Node {
     Result<Published> publish(std::span<const TensorView> tensors,
                               const PublishOptions& options) override;
     Result<void> withdraw(const std::string& model, std::uint64_t version,
-                          std::chrono::milliseconds readers_wait) override;
+                          const WithdrawOptions& options) override;
     Result<std::unique_ptr<TensorSource>> open_source(std::span<const TensorView> tensors,
                                                       const SourceOptions& options) override;
     Result<PullReport> pull(const PullOptions& options) override;

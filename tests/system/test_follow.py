@@ -2,6 +2,7 @@
 one by the bytes that changed, and never to one that was rolled back. Method: real publishers, a
 registry that moves the channel, and followers that are killed, stopped and superseded on the way.
 """
+import hashlib
 import os
 import pathlib
 import shutil
@@ -10,7 +11,9 @@ import signal
 from kit import MB, Sources, SystemTest, poll, tree
 
 
-class Following(SystemTest):
+class FollowTest(SystemTest):
+    """A model whose versions share most of their files."""
+
     def setUp(self):
         super().setUp()
         self.store = self.folder / "store"
@@ -57,6 +60,8 @@ class Following(SystemTest):
     def move(self, version: int, channel: str = "m"):
         self.channel("set", version, name=channel)
 
+
+class Following(FollowTest):
     def test_it_gets_what_changed_and_shares_the_rest(self):
         self.publish()
         follower = self.follow()
@@ -237,3 +242,95 @@ class Following(SystemTest):
         self.wait_flip(follower, 1)
         self.assert_fails(self.follow(), "followed already")
         self.assertEqual(tree(self.current), tree(self.versions[0]))
+
+
+class Fleet(FollowTest):
+    """Eight replicas that serve each other."""
+
+    def follow_all(self):
+        return {name: self.start_pull(self.url, "m", self.folder / name, "--follow", "--name", name)
+                for name in (f"worker{i}" for i in range(8))}
+
+    def wait_all(self, fleet, generation: int) -> dict:
+        """{name: version} at this generation."""
+        return {name: self.wait_flip(follower, generation)["version"]
+                for name, follower in fleet.items()}
+
+    def assert_monotone(self, fleet):
+        for follower in fleet.values():
+            generations = [generation for _, generation in self.flips(follower)]
+            self.assertEqual(generations, sorted(set(generations)))
+
+    def test_31_rollback_while_all_pull_the_newer_version(self):
+        self.publish()
+        fleet = self.follow_all()
+        self.wait_all(fleet, 1)
+        self.publish("--serve-rate-max", 6 * MB, bytes_total=30 * MB, changed=3)
+        for follower in fleet.values():
+            follower.wait_any(lambda event: event["event"] == "progress" and
+                              event["bytes_total"] > 20 * MB and event["bytes_done"] > 0,
+                              "bytes of version 2")
+        self.channel("set", "1")
+        self.assertEqual(set(self.wait_all(fleet, 3).values()), {1})
+        self.assert_monotone(fleet)
+        for name, follower in fleet.items():
+            self.assertNotIn(2, [version for version, _ in self.flips(follower)])
+            self.assertEqual(os.readlink(self.folder / name / "current"), "v1")
+
+    def test_a_quarter_gets_the_canary_which_is_promoted_or_taken_back(self):
+        self.publish()
+        self.publish()
+        self.move(1)
+        fleet = self.follow_all()
+        self.wait_all(fleet, 3)
+        hashes = {name: hashlib.sha256(f"m/{name}".encode()).digest() for name in fleet}
+        chosen = {name for name, digest in hashes.items()
+                  if int.from_bytes(digest[:8], "big") % 100 < 25}
+        self.assertEqual(len(chosen), 2)
+        self.channel("canary", "2", "--percent", "25")
+        trial = self.wait_all(fleet, 4)
+        self.assertEqual({name for name, version in trial.items() if version == 2}, chosen)
+        self.channel("rollback")
+        self.assertEqual(set(self.wait_all(fleet, 5).values()), {1})
+        self.channel("canary", "2", "--percent", "25")
+        self.wait_all(fleet, 6)
+        self.channel("promote")
+        self.assertEqual(set(self.wait_all(fleet, 7).values()), {2})
+        self.assert_monotone(fleet)
+        holders = self.list_registry(self.url, "peer")
+        self.assertEqual(len([peer for peer in holders if peer["peer"] in fleet]), 8)
+
+    def test_36_a_late_joiner_gets_what_is_current_when_it_comes(self):
+        self.publish()
+        early = self.follow()
+        self.wait_flip(early, 1)
+        self.publish("--serve-rate-max", 6 * MB, bytes_total=30 * MB, changed=3)
+        early.wait_any(lambda event: event["event"] == "progress" and
+                       event["bytes_total"] > 20 * MB and event["bytes_done"] > 0,
+                       "bytes of version 2")
+        late = self.start_pull(self.url, "m", self.folder / "late", "--follow")
+        self.assertEqual(self.wait_flip(late, 2)["version"], 2)
+        self.assertEqual(self.flips(late), [(2, 2)])
+        self.wait_flip(early, 2)
+
+    def test_14_a_publisher_that_was_stopped_past_its_lease_is_fenced(self):
+        self.registry.stop()
+        self.registry = self.meta("--lease-ms", "500")
+        self.url = self.registry.url
+        old = self.serve(Sources.get(1 * MB, 1, 1), "--name", "trainer", registry=self.url)
+        old.signal(signal.SIGSTOP)
+        poll(lambda: not self.list_registry(self.url, "peer"), "the end of its lease")
+        self.serve(Sources.get(1 * MB, 1, 2), "--name", "trainer", registry=self.url)
+        old.signal(signal.SIGCONT)
+        old.wait_message("trainer")  # Another one has its name: it may not speak for it.
+        self.assertEqual(self.pull(self.url, "m@2", self.folder / "two")["version"], 2)
+        names = [peer["peer"] for peer in self.list_registry(self.url, "peer")]
+        self.assertEqual(names.count("trainer"), 1)
+
+    def test_32_of_two_publishers_of_one_version_one_wins(self):
+        racers = [self.start_serve(Sources.get(1 * MB, 1, seed), "--version", "5",
+                                   registry=self.url) for seed in (1, 2)]
+        poll(lambda: any(not racer.running() for racer in racers), "the end of one of them")
+        loser, winner = sorted(racers, key=lambda racer: racer.running())
+        self.assert_fails(loser, "m@5", "never changes")
+        self.assertEqual(winner.wait_event("ready")["version"], 5)

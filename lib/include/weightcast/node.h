@@ -84,6 +84,13 @@ struct Published {
     double registration_seconds = 0;
 };
 
+struct WithdrawOptions {
+    // Nobody new is sent here; those that read may finish so long, or turn to others, and are
+    // refused then.
+    std::chrono::milliseconds readers_wait{0};
+    bool even_last = false;  // also if nobody else has all of it, and a channel names it
+};
+
 struct HolderShare {
     std::string peer;
     std::string fabric;
@@ -172,10 +179,10 @@ class Node {
     // (weightcast/tensor_source.h). Errors: invalid_input, no_space, io.
     virtual Result<std::unique_ptr<TensorSource>> open_source(
         std::span<const TensorView> tensors, const SourceOptions& options = {}) = 0;
-    // Stops serving a version. Nobody new is sent here; those that read have `readers_wait` to
-    // finish, or to turn to others, and are refused then. Errors: not_found.
+    // Stops serving a version. Errors: not_found; conflict (this is the last whole copy of what a
+    // channel names).
     virtual Result<void> withdraw(const std::string& model, std::uint64_t version,
-                                  std::chrono::milliseconds readers_wait = {}) = 0;
+                                  const WithdrawOptions& options = {}) = 0;
 
     // Pulls into a directory, which gets all files at once when every byte was verified. A pull
     // that failed or was killed goes on where it was. Errors: not_found, unavailable (no holder),

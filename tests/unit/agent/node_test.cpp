@@ -190,9 +190,25 @@ TEST_CASE("a withdrawn version cannot be read any more") {
     const auto a = cluster.node("a");
     const auto b = cluster.node("b");
     cluster.publish(*a);
-    REQUIRE_OK(a->withdraw("m", 1));
+    // It would be lost for those who follow the channel.
+    CHECK(a->withdraw("m", 1).error().code == Code::conflict);
+    REQUIRE_OK(a->withdraw("m", 1, {.even_last = true}));
     CHECK(a->withdraw("m", 1).error().code == Code::not_found);
     CHECK(b->pull_memory(of_m()).error().code == Code::unavailable);
+}
+
+TEST_CASE("a version that others have too, or that nothing names, can be withdrawn") {
+    Cluster cluster;
+    const auto a = cluster.node("a");
+    const auto b = cluster.node("b");
+    cluster.publish(*a);
+    auto pulled = b->pull_memory(of_m());
+    REQUIRE_OK(pulled);
+    REQUIRE_OK(a->withdraw("m", 1));
+    CHECK(b->withdraw("m", 1).error().code == Code::conflict);
+    cluster.weights[5] ^= 1;
+    cluster.publish(*a);  // The channel moves on.
+    REQUIRE_OK(b->withdraw("m", 1));
 }
 
 TEST_CASE("tensors that are not as expected are refused before a byte is read") {

@@ -102,6 +102,26 @@ TEST_CASE("an update waits for readers, and refuses those that are left") {
     }
 }
 
+TEST_CASE("tensors that are written to while they are served are refused, never delivered") {
+    Cluster cluster;
+    const auto trainer = cluster.node("trainer");
+    const auto replica = cluster.node("replica");
+    Tensors tensors;
+    tensors.fill(std::byte{1});
+    auto opened = trainer->open_source(tensors.views());
+    REQUIRE_OK(opened);
+    REQUIRE_OK(opened.value()->publish(publish_m()));
+    std::ranges::fill(std::span(tensors.memory).subspan(5 * kChunk, 10), std::byte{2});
+    auto options = of_m();
+    options.no_holder_ms_max = 200;
+    const auto pulled = replica->pull_memory(options);
+    CHECK(pulled.has_error());
+    // A whole copy again, published under the same rules: it is got.
+    CHECK(opened.value()->begin_update(5s));
+    REQUIRE_OK(opened.value()->publish(publish_m()));
+    CHECK(replica->pull_memory(options).has_value());
+}
+
 TEST_CASE("a source that is gone is served no more") {
     Cluster cluster;
     const auto trainer = cluster.node("trainer");
