@@ -37,8 +37,23 @@ class FollowTest(SystemTest):
         self.serve(version, *arguments, registry=self.url)
         return version
 
+    def publish_slowly(self, *followers):
+        """The next version, all of it new, which takes seconds; all of these are on their way."""
+        self.publish("--serve-rate-max", 6 * MB, bytes_total=30 * MB, changed=3)
+        for follower in followers:
+            follower.wait_any(lambda event: event["event"] == "progress" and
+                              0.1 < event["bytes_done"] / event["bytes_total"] < 1,
+                              "progress of the next version")
+
     def follow(self, *arguments, model: str = "m"):
         return self.start_pull(self.url, model, self.out, "--follow", *arguments)
+
+    def follow_the_first(self):
+        """A follower that has flipped to the first version."""
+        self.publish()
+        follower = self.follow()
+        self.wait_flip(follower, 1)
+        return follower
 
     def wait_flip(self, follower, generation: int) -> dict:
         return follower.wait_any(
@@ -97,9 +112,7 @@ class Following(FollowTest):
         self.assert_current(2)
 
     def test_a_rollback_reads_nothing_and_has_a_higher_generation(self):
-        self.publish()
-        follower = self.follow()
-        self.wait_flip(follower, 1)
+        follower = self.follow_the_first()
         self.publish()
         self.wait_flip(follower, 2)
         self.move(1)
@@ -112,13 +125,8 @@ class Following(FollowTest):
             self.assert_current(version)
 
     def test_a_newer_version_supersedes_one_that_is_being_pulled(self):
-        self.publish()
-        follower = self.follow()
-        self.wait_flip(follower, 1)
-        self.publish("--serve-rate-max", 4 * MB, bytes_total=30 * MB, changed=3)
-        follower.wait_any(lambda event: event["event"] == "progress" and
-                          0.2 < event["bytes_done"] / event["bytes_total"] < 1,
-                          "progress of version 2")
+        follower = self.follow_the_first()
+        self.publish_slowly(follower)
         self.publish(bytes_total=30 * MB, changed=1)
         done = self.wait_flip(follower, 3)
         self.assertGreater(done["bytes_reused"], 0)  # What the pull of version 2 had so far.
@@ -127,13 +135,8 @@ class Following(FollowTest):
         poll(lambda: not (self.out / "v2").exists(), "the removal of what was dropped")
 
     def test_killed_on_the_way_it_is_at_the_old_version_and_goes_on(self):
-        self.publish()
-        follower = self.follow()
-        self.wait_flip(follower, 1)
-        self.publish("--serve-rate-max", 6 * MB, bytes_total=30 * MB, changed=3)
-        follower.wait_any(lambda event: event["event"] == "progress" and
-                          0.3 < event["bytes_done"] / event["bytes_total"] < 1,
-                          "progress of version 2")
+        follower = self.follow_the_first()
+        self.publish_slowly(follower)
         follower.kill()
         self.assert_current(1)
         again = self.follow()
@@ -142,13 +145,8 @@ class Following(FollowTest):
         self.assert_current(2)
 
     def test_stopped_on_the_way_it_does_not_flip_to_what_was_rolled_back(self):
-        self.publish()
-        follower = self.follow()
-        self.wait_flip(follower, 1)
-        self.publish("--serve-rate-max", 6 * MB, bytes_total=30 * MB, changed=3)
-        follower.wait_any(lambda event: event["event"] == "progress" and
-                          0.3 < event["bytes_done"] / event["bytes_total"] < 1,
-                          "progress of version 2")
+        follower = self.follow_the_first()
+        self.publish_slowly(follower)
         follower.signal(signal.SIGSTOP)
         self.move(1)
         follower.signal(signal.SIGCONT)
@@ -157,9 +155,7 @@ class Following(FollowTest):
         self.assert_current(1)
 
     def test_restarted_it_shares_with_what_it_had(self):
-        self.publish()
-        follower = self.follow()
-        self.wait_flip(follower, 1)
+        follower = self.follow_the_first()
         self.assertEqual(follower.stop(), 0, follower.evidence())
         self.publish()
         again = self.follow()
@@ -180,9 +176,7 @@ class Following(FollowTest):
         self.assert_current(1)
 
     def test_damage_in_a_kept_version_is_repaired_and_not_spread(self):
-        self.publish()
-        follower = self.follow()
-        self.wait_flip(follower, 1)
+        follower = self.follow_the_first()
         self.assertEqual(follower.stop(), 0, follower.evidence())
         shard = next((self.out / "v1").glob("*1-of-*"))
         with open(shard, "r+b") as file:
@@ -265,11 +259,7 @@ class Fleet(FollowTest):
         self.publish()
         fleet = self.follow_all()
         self.wait_all(fleet, 1)
-        self.publish("--serve-rate-max", 6 * MB, bytes_total=30 * MB, changed=3)
-        for follower in fleet.values():
-            follower.wait_any(lambda event: event["event"] == "progress" and
-                              event["bytes_total"] > 20 * MB and event["bytes_done"] > 0,
-                              "bytes of version 2")
+        self.publish_slowly(*fleet.values())
         self.channel("set", "1")
         self.assertEqual(set(self.wait_all(fleet, 3).values()), {1})
         self.assert_monotone(fleet)
@@ -304,10 +294,7 @@ class Fleet(FollowTest):
         self.publish()
         early = self.follow()
         self.wait_flip(early, 1)
-        self.publish("--serve-rate-max", 6 * MB, bytes_total=30 * MB, changed=3)
-        early.wait_any(lambda event: event["event"] == "progress" and
-                       event["bytes_total"] > 20 * MB and event["bytes_done"] > 0,
-                       "bytes of version 2")
+        self.publish_slowly(early)
         late = self.start_pull(self.url, "m", self.folder / "late", "--follow")
         self.assertEqual(self.wait_flip(late, 2)["version"], 2)
         self.assertEqual(self.flips(late), [(2, 2)])
