@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -78,7 +79,7 @@ class MemoryDestination final : public Destination {
     // writes there. Those that are the same in the new version stay. REQUIRES: nobody reads the
     // arena
     static Result<std::unique_ptr<MemoryDestination>> create_in(
-        std::shared_ptr<SharedMemory> arena, std::span<const model::Digest> there,
+        std::shared_ptr<SharedMemory> arena, std::span<const std::optional<model::Digest>> there,
         std::shared_ptr<const model::Manifest> manifest);
     const std::shared_ptr<SharedMemory>& arena() const { return arena_; }
 
@@ -94,7 +95,7 @@ class MemoryDestination final : public Destination {
                                     std::uint64_t bytes) const;
 
   private:
-    void find_present(std::span<const model::Digest> there);
+    void find_present(std::span<const std::optional<model::Digest>> there);
 
     std::shared_ptr<const model::Manifest> manifest_;
     std::shared_ptr<SharedMemory> arena_;

@@ -59,7 +59,8 @@ class FollowedDirectory final : public FollowTarget {
     }
 
     Result<void> stage(const registry::ChannelInfo& to, const std::stop_token& stop) override {
-        if (report_.version == to.version && flipped_.back() == to.version) {
+        const bool current = !flipped_.empty() && flipped_.back() == to.version;
+        if (current && report_.version == to.version) {
             report_ = {.model = to.model, .version = to.version};  // Moved away and back.
         } else {
             WEIGHTCAST_TRY(report_, pull(to.version, stop));
@@ -149,14 +150,16 @@ class FollowedDirectory final : public FollowTarget {
         const std::vector<std::uint64_t> keep(first, flipped_.end());
         for (const std::uint64_t version : present()) {
             if (std::ranges::find(keep, version) != keep.end()) continue;
-            const auto droppable = node_.may_drop(options_.pull.model, version);
-            if (!droppable || !droppable.value()) {
+            auto dropped = node_.withdraw(options_.pull.model, version, {});
+            // What an earlier life of this follower left is not served.
+            if (!dropped && dropped.error().code == Code::not_found) {
+                dropped = node_.check_not_lost(options_.pull.model, version);
+            }
+            if (!dropped) {
                 log(LogLevel::info, "{}@{} is kept: {}", options_.pull.model, version,
-                    droppable ? "a channel names it and nobody else has it"
-                              : droppable.error().message);
+                    dropped.error().message);
                 continue;
             }
-            static_cast<void>(node_.withdraw(options_.pull.model, version, {.even_last = true}));
             std::erase(flipped_, version);
             if (const auto removed = remove_tree(root_ + "/" + name_of_version(version));
                 !removed) {
@@ -217,18 +220,21 @@ Result<registry::ChannelInfo> NodeImpl::where_is(const std::string& model,
     return Error{Code::not_found, 0, fmt::format("there is no channel {}:{}", model, channel)};
 }
 
-Result<bool> NodeImpl::may_drop(const std::string& model, std::uint64_t version) {
+Result<void> NodeImpl::check_not_lost(const std::string& model, std::uint64_t version) {
     WEIGHTCAST_TRY(const auto models,
                    membership_->call([](registry::Api& api, const registry::PeerRef&) {
                        return api.list_models();
                    }));
     const auto known = std::ranges::find(models, model, &registry::ModelInfo::model);
-    if (known == models.end()) return true;
+    if (known == models.end()) return success();
     const auto info = std::ranges::find(known->versions, version, &registry::VersionInfo::version);
-    if (info == known->versions.end() || info->holders_complete > 1) return true;
-    return std::ranges::none_of(known->channels, [&](const registry::ChannelInfo& channel) {
+    const bool held = info == known->versions.end() || info->holders_complete > 0;
+    const bool named = std::ranges::any_of(known->channels, [&](const auto& channel) {
         return channel.version == version || (channel.canary && channel.canary->version == version);
     });
+    if (held || !named) return success();
+    return Error{Code::conflict, 0,
+                 fmt::format("a channel names {}@{}, and nobody has all of it", model, version)};
 }
 
 }  // namespace weightcast::agent

@@ -7,6 +7,8 @@
 #include <thread>
 #include <utility>
 
+#include "base/log.h"
+
 namespace weightcast::agent {
 namespace {
 
@@ -33,6 +35,13 @@ FollowLoop::FollowLoop(std::unique_ptr<registry::ChannelWatch> watch, Ask ask, C
 
 void FollowLoop::on_move(const registry::ChannelInfo& to) {
     const std::lock_guard lock(mutex_);
+    if (newest_ && newest_->generation > to.generation) {
+        log(LogLevel::warning,
+            "{}:{} is at generation {} at the registry, and this follower at {}: its store was "
+            "lost "
+            "or replaced; not followed until it is beyond that, or this follower is restarted",
+            to.model, to.channel, to.generation, newest_->generation);
+    }
     if (newest_ && newest_->generation >= to.generation) return;
     newest_ = to;
     newest_->version = choose_(to);

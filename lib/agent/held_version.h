@@ -77,6 +77,8 @@ class HeldVersion {
     void withdraw();
     bool withdrawn() const { return withdrawn_; }
 
+    // Whether peers have been able to read it. After register_all().
+    bool offered() const { return !static_part_.keys.empty(); }
     registry::Holding describe() const;
     registry::HoldingProgress progress() const;
     registry::PublishRequest publish_request() const;

@@ -83,31 +83,31 @@ Result<void> Membership::tell(const std::shared_ptr<HeldVersion>& held) {
     return api_->hold(lease_.peer, held->describe());
 }
 
-bool Membership::drop(const std::shared_ptr<HeldVersion>& held,
-                      std::chrono::milliseconds readers_wait) {
+Result<bool> Membership::drop(const std::shared_ptr<HeldVersion>& held,
+                              std::chrono::milliseconds readers_wait, bool unless_last) {
     const TimePoint deadline = system_clock().now() + readers_wait;
-    if (readers_wait.count() == 0) held->withdraw();
-    {
-        const std::lock_guard lock(mutex_);
-        std::erase(holdings_, held);
-    }
+    if (readers_wait.count() == 0 && !unless_last) held->withdraw();
     Result<registry::DropReply> dropped = registry::DropReply{};
     for (;;) {
         dropped = call([&](registry::Api& api, const registry::PeerRef& peer) {
-            auto answer = api.drop(peer, held->manifest().model, held->manifest().version);
-            // Another copy of the same version may still be offered here.
-            for (const auto& other : holdings()) {
-                if (other->named().name == held->named().name && !other->withdrawn()) {
-                    static_cast<void>(tell(other));
-                }
-            }
-            return answer;
+            return api.drop({peer, held->manifest().model, held->manifest().version, unless_last});
         });
+        if (unless_last && !dropped) return dropped.error();
+        {
+            const std::lock_guard lock(mutex_);
+            std::erase(holdings_, held);
+        }
         const bool wait = dropped && dropped.value().readers > 0;
         if (!wait || system_clock().now() >= deadline) break;
         std::this_thread::sleep_for(kDropLook);
     }
     held->withdraw();
+    // Another copy of the same version may still be offered here.
+    for (const auto& other : holdings()) {
+        if (other->named().name != held->named().name || other->withdrawn()) continue;
+        static_cast<void>(
+            call([&](registry::Api&, const registry::PeerRef&) { return tell(other); }));
+    }
     if (!dropped) log(LogLevel::debug, "drop: {}", dropped.error().message);
     // A registry that forgot this peer forgot its readers, too.
     return dropped && dropped.value().readers == 0 && held->announced_in() == rejoins_;

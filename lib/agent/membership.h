@@ -40,9 +40,10 @@ class Membership {
     // Announces a version that others published.
     Result<void> hold(const std::shared_ptr<HeldVersion>& held);
     // Tells the registry and withdraws: at once, or when nobody reads it any more or the wait is
-    // over. True if then nobody was left.
-    bool drop(const std::shared_ptr<HeldVersion>& held,
-              std::chrono::milliseconds readers_wait = {});
+    // over. True if then nobody was left. With `unless_last`: conflict, and nothing is done, if
+    // nobody else has all of it and a channel names it.
+    Result<bool> drop(const std::shared_ptr<HeldVersion>& held,
+                      std::chrono::milliseconds readers_wait = {}, bool unless_last = false);
     // Tells what is held now, and not at the next heartbeat; nothing if the registry is down.
     void announce_progress();
 

@@ -12,7 +12,7 @@ Result<std::unique_ptr<MemoryDestination>> MemoryDestination::create(
 }
 
 Result<std::unique_ptr<MemoryDestination>> MemoryDestination::create_in(
-    std::shared_ptr<SharedMemory> arena, std::span<const model::Digest> there,
+    std::shared_ptr<SharedMemory> arena, std::span<const std::optional<model::Digest>> there,
     std::shared_ptr<const model::Manifest> manifest) {
     auto destination = std::make_unique<MemoryDestination>();
     const std::uint64_t bytes = manifest->layout.space_bytes();
@@ -29,7 +29,7 @@ Result<std::unique_ptr<MemoryDestination>> MemoryDestination::create_in(
     return destination;
 }
 
-void MemoryDestination::find_present(std::span<const model::Digest> there) {
+void MemoryDestination::find_present(std::span<const std::optional<model::Digest>> there) {
     const auto& digests = manifest_->chunk_digests;
     const std::size_t count = std::min(there.size(), digests.size());
     for (std::uint32_t chunk = 0; chunk < count; ++chunk) {

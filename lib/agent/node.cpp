@@ -104,7 +104,7 @@ void NodeImpl::remember(std::shared_ptr<HeldVersion> held) {
     {
         const std::lock_guard lock(mutex_);
         std::ranges::copy_if(held_, std::back_inserter(replaced), [&held](const auto& other) {
-            return held->pulled() && other->pulled() && other->named().name == held->named().name;
+            return held->offered() && other->pulled() && other->named().name == held->named().name;
         });
         held_.push_back(std::move(held));
     }
@@ -118,7 +118,9 @@ bool NodeImpl::let_go(const std::shared_ptr<HeldVersion>& held,
         const std::lock_guard lock(mutex_);
         std::erase(held_, held);
     }
-    return held->withdrawn() || membership_->drop(held, readers_wait);
+    if (held->withdrawn()) return true;
+    const auto unread = membership_->drop(held, readers_wait);
+    return unread && unread.value();
 }
 
 HeldVersions NodeImpl::pulled_versions(const std::string& model) const {
@@ -209,15 +211,8 @@ Result<void> NodeImpl::withdraw(const std::string& model, std::uint64_t version,
         }
         held = *found;
     }
-    if (!options.even_last) {
-        WEIGHTCAST_TRY(const bool droppable, may_drop(model, version));
-        if (!droppable) {
-            return Error{Code::conflict, 0,
-                         fmt::format("this is the last whole copy of {}@{}, which a channel names",
-                                     model, version)};
-        }
-    }
-    let_go(held, options.readers_wait);
+    WEIGHTCAST_CHECK(membership_->drop(held, options.readers_wait, !options.even_last));
+    let_go(held);
     return success();
 }
 

@@ -1,6 +1,5 @@
 // A pull that moves what changed since a version that is here.
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "agent/node_impl.h"
@@ -9,9 +8,10 @@
 namespace weightcast::agent {
 namespace {
 
-constexpr std::size_t kChainMax = 8;      // sets, one behind the other
-constexpr std::size_t kDeltasServed = 4;  // versions' sets that a receiver goes on serving
-constexpr double kWorthIt = 0.8;          // deltas over what they replace, at most
+constexpr std::size_t kChainMax = 8;           // sets, one behind the other
+constexpr std::size_t kDeltasServed = 4;       // versions' sets that a receiver goes on serving
+constexpr double kWorthIt = 0.8;               // deltas over what they replace, at most
+constexpr std::uint32_t kNoHolderMsMax = 300;  // the version itself can be had, too
 
 // The newest complete version that deltas can start from.
 std::shared_ptr<HeldVersion> newest_of(const HeldVersions& candidates,
@@ -28,20 +28,88 @@ std::shared_ptr<HeldVersion> newest_of(const HeldVersions& candidates,
 
 }  // namespace
 
-Result<NodeImpl::Arena> NodeImpl::pull_deltas(const std::string& model, std::uint64_t version,
-                                              std::uint64_t bytes_max, const PullOptions& options) {
+// Sets that were pulled, from the one that starts at what is here to the one that ends at what is
+// wanted. What is not kept is not offered to others any more.
+class NodeImpl::DeltaChain {
+  public:
+    explicit DeltaChain(NodeImpl& node) : node_(node) {}
+    ~DeltaChain() {
+        for (const Arena& arena : arenas_) node_.let_go(arena.held);
+    }
+    DeltaChain(const DeltaChain&) = delete;
+    DeltaChain& operator=(const DeltaChain&) = delete;
+
+    // Puts one before the others.
+    Result<const delta::SetHeader*> add(Arena arena, std::uint32_t chunk_count) {
+        arenas_.push_back(std::move(arena));
+        const Arena& last = arenas_.back();
+        WEIGHTCAST_TRY(auto set,
+                       delta::parse_set(last.memory->view(0, 0, bytes_of(last)), chunk_count));
+        sets_.insert(sets_.begin(), std::move(set));
+        return &sets_.front().header;
+    }
+    static std::uint64_t bytes_of(const Arena& arena) {
+        return arena.held->manifest().layout.total_bytes();
+    }
+    std::size_t size() const { return sets_.size(); }
+    std::span<const delta::Set> sets() const { return sets_; }
+    // Goes on serving them, for a while.
+    void keep() {
+        for (const Arena& arena : arenas_) {
+            node_.remember(arena.held);
+            const std::lock_guard lock(node_.mutex_);
+            node_.deltas_.push_back(arena.held);
+        }
+        arenas_.clear();
+    }
+
+  private:
+    NodeImpl& node_;
+    std::vector<Arena> arenas_;
+    std::vector<delta::Set> sets_;
+};
+
+Result<void> NodeImpl::pull_deltas(const std::string& model, std::uint64_t version,
+                                   std::uint64_t bytes_max, const PullOptions& options,
+                                   Arena& arena) {
     PullOptions pull;
     pull.model = model + kDeltasSuffix;
     pull.reference = "@" + std::to_string(version);
     pull.fabrics = options.fabrics;
     pull.serve = options.serve;
     pull.stop = options.stop;
-    pull.no_holder_ms_max = options.no_holder_ms_max;
+    pull.no_holder_ms_max = std::min(options.no_holder_ms_max, kNoHolderMsMax);
     pull.deltas = false;
     pull.bytes_max = bytes_max;
-    Arena arena;
-    WEIGHTCAST_CHECK(pull_into(pull, arena, [] { return success(); }));
-    return arena;
+    return pull_into(pull, arena, [] { return success(); });
+}
+
+Result<void> NodeImpl::pull_chain(const model::Manifest& from, const model::Manifest& to,
+                                  std::uint64_t bytes_max, const PullOptions& options,
+                                  DeltaChain& chain, PullReport& report) {
+    delta::Root root = to.root().bytes;
+    for (std::uint64_t version = to.version; root != from.root().bytes;) {
+        if (chain.size() == kChainMax || bytes_max == 0) {
+            return Error{Code::not_found, 0, "they are more than a whole version"};
+        }
+        Arena arena;
+        WEIGHTCAST_CHECK(pull_deltas(to.model, version, bytes_max, options, arena));
+        const std::uint64_t bytes = DeltaChain::bytes_of(arena);
+        report.delta_bytes += bytes;
+        bytes_max -= std::min(bytes_max, bytes);
+        const bool named = deltas_from(arena.held->manifest()).has_value();
+        WEIGHTCAST_TRY(const delta::SetHeader* const header,
+                       chain.add(std::move(arena), to.layout.chunk_count()));
+        if (!named || header->to != root || header->from_version >= version) {
+            return Error{Code::invalid_input, 0, "they are of other versions"};
+        }
+        if (header->from_version < from.version) {
+            return Error{Code::not_found, 0, "they start before what is here"};
+        }
+        version = header->from_version;
+        root = header->from;
+    }
+    return success();
 }
 
 Result<std::vector<std::uint32_t>> NodeImpl::patch(const Resolved& resolved, Destination& to,
@@ -53,52 +121,20 @@ Result<std::vector<std::uint32_t>> NodeImpl::patch(const Resolved& resolved, Des
     if (in_place) candidates.push_back(in_place);
     const auto base = newest_of(candidates, target);
     if (!options.deltas || missing.empty() || !base) return std::vector<std::uint32_t>();
-    auto left = static_cast<std::uint64_t>(
-        kWorthIt *
-        static_cast<double>(std::accumulate(missing.begin(), missing.end(), std::uint64_t{0},
-                                            [&](std::uint64_t sum, std::uint32_t chunk) {
-                                                return sum + target.layout.chunk_range(chunk).bytes;
-                                            })));
-    // From the newest set back to the one that starts at what is here.
-    std::vector<Arena> arenas;
-    std::vector<delta::Set> chain;
-    delta::Root to_root = target.root().bytes;
-    const auto here = base->manifest().root().bytes;
-    for (std::uint64_t version = target.version; chain.empty() || to_root != here;) {
-        if (arenas.size() == kChainMax) return std::vector<std::uint32_t>();
-        auto pulled = pull_deltas(target.model, version, left, options);
-        if (!pulled) {
-            log(LogLevel::debug, "no deltas to {}@{}: {}", target.model, version,
-                pulled.error().message);
-            return std::vector<std::uint32_t>();
-        }
-        arenas.push_back(std::move(pulled).value());
-        const Arena& arena = arenas.back();
-        const std::uint64_t bytes = arena.held->manifest().layout.total_bytes();
-        report.delta_bytes += bytes;
-        left -= std::min(left, bytes);
-        const auto set =
-            delta::parse_set(arena.memory->view(0, 0, bytes), target.layout.chunk_count());
-        const bool fits = set && deltas_from(arena.held->manifest()) &&
-                          set.value().header.to == to_root &&
-                          set.value().header.from_version < version &&
-                          set.value().header.from_version >= base->manifest().version;
-        if (!fits) {
-            log(LogLevel::warning, "the deltas to {}@{} are not usable{}", target.model, version,
-                set ? "" : ": " + set.error().message);
-            return std::vector<std::uint32_t>();
-        }
-        chain.insert(chain.begin(), set.value());
-        version = set.value().header.from_version;
-        to_root = set.value().header.from;
+    std::uint64_t bytes = 0;
+    for (const std::uint32_t chunk : missing) bytes += target.layout.chunk_range(chunk).bytes;
+    DeltaChain chain(*this);
+    const auto pulled = pull_chain(
+        base->manifest(), target, static_cast<std::uint64_t>(kWorthIt * static_cast<double>(bytes)),
+        options, chain, report);
+    if (!pulled) {
+        const bool known = pulled.error().code != Code::invalid_input;
+        log(known ? LogLevel::debug : LogLevel::warning, "no deltas to {}@{}: {}", target.model,
+            target.version, pulled.error().message);
+        return std::vector<std::uint32_t>();
     }
-    for (const Arena& arena : arenas) {
-        if (!options.serve) break;
-        remember(arena.held);
-        const std::lock_guard lock(mutex_);
-        deltas_.push_back(arena.held);
-    }
-    auto patched = apply_deltas(to, target, missing, *base, chain);
+    auto patched = apply_deltas(to, target, missing, *base, chain.sets());
+    if (options.serve) chain.keep();
     for (;;) {
         std::shared_ptr<HeldVersion> oldest;
         {

@@ -54,6 +54,8 @@ class NodeImpl final : public Node {
     Result<registry::ChannelInfo> where_is(const std::string& model, const std::string& channel);
     // Watches the channel that the options' reference names. Errors: invalid_input.
     Result<std::unique_ptr<FollowLoop>> follow(const PullOptions& options, FollowTarget& target);
+    // Errors: conflict (a channel names it and no peer has all of it), and Api's.
+    Result<void> check_not_lost(const std::string& model, std::uint64_t version);
     // Pulls into `arena`, over what it has, if anything. `prepare` is called before that is
     // touched: after it nobody may read there. After an error the arena has a part of the version.
     Result<void> pull_into(const PullOptions& options, Arena& arena,
@@ -70,8 +72,6 @@ class NodeImpl final : public Node {
     IoThread& io() { return *io_; }
     // The newest version if it has the same bytes, else the one after it.
     Result<std::uint64_t> pick_version(const model::Manifest& manifest);
-    // Whether others have the whole version, or no channel names it. Errors: Api's.
-    Result<bool> may_drop(const std::string& model, std::uint64_t version);
 
   private:
     // A read lease, closed at the registry at the latest when this goes.
@@ -137,9 +137,14 @@ class NodeImpl final : public Node {
                                              std::span<const std::uint32_t> missing,
                                              const std::shared_ptr<HeldVersion>& in_place,
                                              const PullOptions& options, PullReport& report);
-    // The deltas that end at a version, if they have at most so many bytes.
-    Result<Arena> pull_deltas(const std::string& model, std::uint64_t version,
-                              std::uint64_t bytes_max, const PullOptions& options);
+    // The deltas that end at a version, if they have at most so many bytes, into `arena`.
+    Result<void> pull_deltas(const std::string& model, std::uint64_t version,
+                             std::uint64_t bytes_max, const PullOptions& options, Arena& arena);
+    class DeltaChain;
+    // All that lead from one version to another, if they have at most so many bytes together.
+    Result<void> pull_chain(const model::Manifest& from, const model::Manifest& to,
+                            std::uint64_t bytes_max, const PullOptions& options, DeltaChain& chain,
+                            PullReport& report);
     // What this node has pulled of a model, a pull that was stopped included.
     HeldVersions pulled_versions(const std::string& model) const;
 

@@ -63,12 +63,13 @@ std::vector<TensorView> views_of(const model::Manifest& manifest, const MemoryDe
 }
 
 // By chunk: what a version had in its arena, if chunks lie in the same places in `manifest`'s.
-std::vector<model::Digest> held_digests(const std::shared_ptr<HeldVersion>& held,
-                                        const model::Manifest& manifest) {
+std::vector<std::optional<model::Digest>> held_digests(const std::shared_ptr<HeldVersion>& held,
+                                                       const model::Manifest& manifest) {
     if (!held || held->manifest().layout.chunk_bytes() != manifest.layout.chunk_bytes()) return {};
-    std::vector<model::Digest> digests = held->manifest().chunk_digests;
-    for (std::uint32_t chunk = 0; chunk < digests.size(); ++chunk) {
-        if (!held->page().has(chunk)) digests[chunk] = {};
+    const auto& all = held->manifest().chunk_digests;
+    std::vector<std::optional<model::Digest>> digests(all.size());
+    for (std::uint32_t chunk = 0; chunk < all.size(); ++chunk) {
+        if (held->page().has(chunk)) digests[chunk] = all[chunk];
     }
     return digests;
 }
@@ -266,24 +267,30 @@ Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destin
     if (!resolved.wanted.empty()) await_plan(resolved);
     const model::Layout& layout = resolved.named.manifest->layout;
     std::vector<std::uint32_t> missing = without(resolved.wanted, present);
-    WEIGHTCAST_TRY(const auto reused, take_over(*destination, *resolved.named.manifest, missing,
-                                                pulled_versions(options.model)));
-    for (const std::uint32_t chunk : reused) pulled.held->set_chunk(chunk);
-    missing = without(missing, reused);
-    WEIGHTCAST_TRY(const auto patched,
-                   patch(resolved, *destination, missing, in_place_before, options, pulled.report));
-    for (const std::uint32_t chunk : patched) pulled.held->set_chunk(chunk);
-    missing = without(missing, patched);
+    Result<void> outcome = success();
+    const auto take = [&](const Result<std::vector<std::uint32_t>>& chunks) {
+        if (!chunks) {
+            outcome = chunks.error();
+            return std::uint64_t{0};
+        }
+        for (const std::uint32_t chunk : chunks.value()) pulled.held->set_chunk(chunk);
+        missing = without(missing, chunks.value());
+        return bytes_of(layout, chunks.value());
+    };
+    const std::uint64_t reused = take(
+        take_over(*destination, *resolved.named.manifest, missing, pulled_versions(options.model)));
+    const std::uint64_t patched =
+        outcome
+            ? take(patch(resolved, *destination, missing, in_place_before, options, pulled.report))
+            : 0;
     PullSessionOptions session_options;
     session_options.fabrics = options.fabrics;
     session_options.no_holder_ms_max = options.no_holder_ms_max;
     const auto session = std::make_shared<PullSession>(
         PullSession::Parts{*io_, *membership_, *workers_, destination, pulled.held}, missing,
         session_options);
-    Result<void> outcome = success();
-    if (!missing.empty()) {
-        const std::uint64_t before =
-            bytes_of(layout, present) + bytes_of(layout, reused) + bytes_of(layout, patched);
+    if (outcome && !missing.empty()) {
+        const std::uint64_t before = bytes_of(layout, present) + reused + patched;
         outcome = run_session(session, resolved, options, before);
         const std::uint64_t pull = session->statistics().pull;
         if (pull != 0) resolved.lease.replace(pull);
@@ -295,7 +302,7 @@ Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destin
     }
     if (outcome) outcome = destination->commit();
     if (!outcome) {
-        if (options.serve) membership_->drop(pulled.held);
+        if (options.serve) static_cast<void>(membership_->drop(pulled.held));
         return outcome.error();
     }
     if (options.serve) membership_->announce_progress();
@@ -303,8 +310,8 @@ Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destin
     pulled.report = make_report(resolved, session->statistics(), options);
     pulled.report.delta_bytes = delta_bytes;
     pulled.report.bytes_read += delta_bytes;
-    pulled.report.bytes_patched = bytes_of(layout, patched);
-    pulled.report.bytes_reused = bytes_of(layout, reused) + destination->bytes_shared();
+    pulled.report.bytes_patched = patched;
+    pulled.report.bytes_reused = reused + destination->bytes_shared();
     pulled.report.registration_seconds = pulled.held->registration_seconds();
     resolved.lease.close(&pulled.report);
     return success();

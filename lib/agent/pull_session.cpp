@@ -251,6 +251,7 @@ void PullSession::op_completed(std::uint32_t index) {
     }
     if (op.page) return;
     // A second copy may have waited until nobody writes in its place any more.
+    if (written_in_place(op.chunk)) return;
     for (std::uint32_t other = 0; other < ops_.size(); ++other) {
         const Op& waiting = ops_[other];
         if (waiting.busy && waiting.waiting && waiting.chunk == op.chunk) {
@@ -275,6 +276,12 @@ void PullSession::page_arrived(const Op& op) {
     scheduler_.on_page(op.holder, page.value(), system_clock().now());
 }
 
+bool PullSession::written_in_place(std::uint32_t chunk) const {
+    return std::ranges::any_of(ops_, [chunk](const Op& op) {
+        return op.busy && !op.page && op.chunk == chunk && op.slot == kInPlace && op.pending > 0;
+    });
+}
+
 void PullSession::chunk_arrived(std::uint32_t index) {
     const Op op = ops_[index];
     const std::uint64_t bytes = manifest_.layout.chunk_range(op.chunk).bytes;
@@ -283,16 +290,17 @@ void PullSession::chunk_arrived(std::uint32_t index) {
     if (!scheduler_.on_chunk_read(op.holder, op.chunk, ReadOutcome::ok, system_clock().now())) {
         return release(index);
     }
-    if (in_place_ && op.slot != kInPlace) {
-        // The slower first copy is still being written to the chunk's place: stop that first.
+    if (op.slot != kInPlace && written_in_place(op.chunk)) {
+        // A slower copy is still being written to the chunk's place: stop that first.
+        ops_[index].waiting = true;
         for (std::uint32_t other = 0; other < ops_.size(); ++other) {
             const Op& slow = ops_[other];
-            if (!slow.busy || other == index || slow.page || slow.chunk != op.chunk) continue;
-            if (slow.pending == 0) continue;
-            ops_[index].waiting = true;
-            lose_holder(slow.holder, "slower than another holder");
-            return;
+            const bool same = slow.busy && other != index && !slow.page && slow.chunk == op.chunk;
+            if (same && slow.pending > 0) {
+                lose_holder(slow.holder, "slower than another holder");
+            }
         }
+        return;
     }
     verify(index);
 }

@@ -137,6 +137,8 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     void read_chunk(const Action& action);
     void page_arrived(const Op& op);
     void op_completed(std::uint32_t index);
+    // Whether a read, a cancelled one too, may still write to the chunk's place.
+    bool written_in_place(std::uint32_t chunk) const;
     void chunk_arrived(std::uint32_t index);
     void verify(std::uint32_t index);
     void on_verdict(std::uint32_t index, bool right, Result<void> stored);

@@ -29,7 +29,9 @@ class OwnTensors final : public TensorSource {
 
     bool begin_update(std::chrono::milliseconds readers_wait) override {
         if (!offered_) return true;
-        const bool unread = node_.let_go(offered_, readers_wait);
+        // Of readers of what somebody else withdrew nothing is known.
+        const bool known = !offered_->withdrawn();
+        const bool unread = node_.let_go(offered_, readers_wait) && known;
         offered_.reset();
         // Keys that somebody may still read with must not lead to other bytes.
         if (!unread) registration_.reset();

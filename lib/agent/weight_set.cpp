@@ -81,9 +81,14 @@ class FollowedWeights final : public WeightSet, private FollowTarget {
         pull.reference = fmt::format("@{}", to.version);
         pull.stop = stop;
         NodeImpl::Arena& arena = staged_->arena;
+        // Not with a read lease in hand, which would keep a publisher waiting, too. In place
+        // readers go on until all else is known to be well.
+        if (!options_.in_place) WEIGHTCAST_CHECK(wait_until_unread(stop));
         WEIGHTCAST_CHECK(node_.pull_into(pull, arena, [&]() -> Result<void> {
-            if (options_.in_place) WEIGHTCAST_CHECK(pause(to));
-            WEIGHTCAST_CHECK(wait_until_unread(stop));
+            if (options_.in_place) {
+                WEIGHTCAST_CHECK(pause(to));
+                WEIGHTCAST_CHECK(wait_until_unread(stop));
+            }
             node_.let_go(arena.held);
             return success();
         }));

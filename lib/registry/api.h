@@ -40,8 +40,8 @@ class Api {
     virtual Result<void> hold(const PeerRef& peer, const Holding& holding) = 0;
     // Nobody is sent to the peer for it any more. Again and again, it tells how many still read:
     // that becomes 0 as they finish or turn to other holders.
-    virtual Result<DropReply> drop(const PeerRef& peer, const std::string& model,
-                                   std::uint64_t version) = 0;
+    // Errors: conflict (unless_last).
+    virtual Result<DropReply> drop(const DropRequest& request) = 0;
 
     // Errors: not_found (model, version or channel). A version without holders gives a grant with
     // none: renew until some come.

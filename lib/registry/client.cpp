@@ -86,9 +86,8 @@ class HttpClient final : public Api {
     Result<void> hold(const PeerRef& peer, const Holding& holding) override {
         return done(post<Nothing>("/v1/holdings", HoldRequest{peer, holding}));
     }
-    Result<DropReply> drop(const PeerRef& peer, const std::string& model,
-                           std::uint64_t version) override {
-        return post<DropReply>("/v1/holdings/drop", DropRequest{peer, model, version});
+    Result<DropReply> drop(const DropRequest& request) override {
+        return post<DropReply>("/v1/holdings/drop", request);
     }
     // A read lease that was opened but whose reply was lost would bind its holders until the
     // reader's own lease ends, hence no second attempt.

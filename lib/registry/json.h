@@ -24,11 +24,6 @@ struct HoldRequest {
     PeerRef peer;
     Holding holding;
 };
-struct DropRequest {
-    PeerRef peer;
-    std::string model;
-    std::uint64_t version = 0;
-};
 struct BucketQuery {
     std::string model;
     std::uint64_t version = 0;

@@ -181,6 +181,14 @@ void visit(V& v, M& m) {
     v.optional("progress", m.progress);
 }
 
+template <typename V, Is<DropRequest> M>
+void visit(V& v, M& m) {
+    v("peer", m.peer);
+    v("model", m.model);
+    v("version", m.version);
+    v.optional("unless_last", m.unless_last);
+}
+
 template <typename V, Is<DropReply> M>
 void visit(V& v, M& m) {
     v("readers", m.readers);

@@ -16,13 +16,6 @@ void visit(V& v, M& m) {
     v("holding", m.holding);
 }
 
-template <typename V, Is<DropRequest> M>
-void visit(V& v, M& m) {
-    v("peer", m.peer);
-    v("model", m.model);
-    v("version", m.version);
-}
-
 template <typename V, Is<BucketQuery> M>
 void visit(V& v, M& m) {
     v("model", m.model);

@@ -176,6 +176,14 @@ struct HoldingProgress {
     std::string buckets;
 };
 
+// A peer holds a version no more.
+struct DropRequest {
+    PeerRef peer;
+    std::string model;
+    std::uint64_t version = 0;
+    bool unless_last = false;  // not if nobody else has all of it, and a channel names it
+};
+
 struct DropReply {
     std::uint32_t readers = 0;  // read leases of the version that still name the peer
 };

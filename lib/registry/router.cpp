@@ -52,7 +52,7 @@ Result<std::string> hold(const Context& context) {
 
 Result<std::string> drop(const Context& context) {
     WEIGHTCAST_TRY(const auto request, decode<DropRequest>(context.body));
-    return text_of(context.service.drop(request.peer, request.model, request.version));
+    return text_of(context.service.drop(request));
 }
 
 Result<std::string> put_manifest(const Context& context) {

@@ -133,11 +133,10 @@ Result<void> Service::hold(const PeerRef& peer, const Holding& holding) {
     return state_.hold(peer, holding);
 }
 
-Result<DropReply> Service::drop(const PeerRef& peer, const std::string& model,
-                                std::uint64_t version) {
-    WEIGHTCAST_CHECK(check_model_name(model));
+Result<DropReply> Service::drop(const DropRequest& request) {
+    WEIGHTCAST_CHECK(check_model_name(request.model));
     WEIGHTCAST_CHECK(enter());
-    return state_.drop(peer, model, version);
+    return state_.drop(request);
 }
 
 Result<Grant> Service::open_pull(const PullRequest& request) {

@@ -32,8 +32,7 @@ class Service final : public Api {
                               std::span<const std::byte> encoded) override;
     Result<std::vector<std::byte>> get_manifest(const model::Sha256& name) override;
     Result<void> hold(const PeerRef& peer, const Holding& holding) override;
-    Result<DropReply> drop(const PeerRef& peer, const std::string& model,
-                           std::uint64_t version) override;
+    Result<DropReply> drop(const DropRequest& request) override;
     Result<Grant> open_pull(const PullRequest& request) override;
     Result<Grant> renew_pull(const RenewRequest& request) override;
     Result<void> close_pull(const CloseRequest& request) override;

@@ -90,7 +90,7 @@ class State {
                                              std::uint64_t wall_ms) const;
 
     Result<void> hold(const PeerRef& peer, const Holding& holding);
-    Result<DropReply> drop(const PeerRef& peer, const std::string& model, std::uint64_t version);
+    Result<DropReply> drop(const DropRequest& request);
 
     Result<Grant> open_pull(const PullRequest& request, TimePoint now);
     Result<Grant> renew_pull(const RenewRequest& request, TimePoint now);
@@ -164,6 +164,7 @@ class State {
         std::string channel;
         std::uint64_t generation = 0;
         std::vector<std::uint64_t> holders;  // that count it among their readers
+        std::set<std::uint64_t> hinted;      // so far, and not known to have failed it
     };
     using Deadline = std::pair<TimePoint, std::uint64_t>;
 
@@ -175,6 +176,8 @@ class State {
     PeerLease lease_of(const Peer& peer) const;
     void remove_peer(std::uint64_t id, const char* why);
     void remove_holding(Peer& peer, Version& version);
+    // Whether nobody else has all of a version that a channel names.
+    bool is_last(const Peer& peer, Version& version) const;
     void remove_pull(std::uint64_t id);
 
     void rank(const Peer& peer, Version& version, Held& held);
@@ -186,6 +189,8 @@ class State {
                                       std::uint32_t count_max) const;
     Grant fill_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
                      std::uint32_t count_max);
+    Grant choose_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
+                       std::uint32_t count_max);
     HolderHint hint_of(std::uint64_t holder, Version& version) const;
 
     // Plans (state_plan.cpp)

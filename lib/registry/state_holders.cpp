@@ -72,14 +72,32 @@ Result<void> State::hold(const PeerRef& ref, const Holding& holding) {
     return success();
 }
 
-Result<DropReply> State::drop(const PeerRef& ref, const std::string& model, std::uint64_t number) {
-    WEIGHTCAST_TRY(Peer* const peer, find_peer(ref));
-    WEIGHTCAST_TRY(Version* const version, find_version(model, number));
+bool State::is_last(const Peer& peer, Version& version) const {
+    const auto held = peer.holdings.find(&version);
+    if (held == peer.holdings.end() || !held->second.holding.complete) return false;
+    const auto others = std::ranges::count_if(
+        version.complete, [&](const Rank& rank) { return rank.peer != peer.ref.id; });
+    if (others > 0) return false;
+    const auto& channels = models_.at(version.info.model).channels;
+    return std::ranges::any_of(channels, [&](const auto& entry) {
+        const ChannelInfo& channel = entry.second;
+        return channel.version == version.info.version ||
+               (channel.canary && channel.canary->version == version.info.version);
+    });
+}
+
+Result<DropReply> State::drop(const DropRequest& request) {
+    WEIGHTCAST_TRY(Peer* const peer, find_peer(request.peer));
+    WEIGHTCAST_TRY(Version* const version, find_version(request.model, request.version));
+    if (request.unless_last && is_last(*peer, *version)) {
+        return Error{Code::conflict, 0,
+                     fmt::format("{} has the last whole copy of {}@{}, which a channel names",
+                                 peer->info.name, request.model, request.version)};
+    }
     if (peer->holdings.contains(version)) remove_holding(*peer, *version);
-    if (peer->readers == 0) return DropReply{};
     const auto reads_it = [&](const auto& entry) {
         const Pull& pull = entry.second;
-        return pull.version == version && std::ranges::count(pull.holders, peer->ref.id) > 0;
+        return pull.version == version && pull.hinted.contains(peer->ref.id);
     };
     return DropReply{static_cast<std::uint32_t>(std::ranges::count_if(pulls_, reads_it))};
 }
@@ -137,6 +155,15 @@ std::vector<std::uint64_t> State::choose(const Peer& reader, const Version& vers
 
 Grant State::fill_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
                         std::uint32_t count_max) {
+    for (const std::uint64_t failed : avoid) pull.hinted.erase(failed);
+    Grant grant = choose_grant(id, pull, avoid, count_max);
+    // It may go on reading from whom it was told of before.
+    for (const HolderHint& hint : grant.holders) pull.hinted.insert(hint.peer.id);
+    return grant;
+}
+
+Grant State::choose_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
+                          std::uint32_t count_max) {
     for (const std::uint64_t holder : std::exchange(pull.holders, {})) {
         change_readers(holder, false);
     }

@@ -219,6 +219,18 @@ class Following(FollowTest):
         for follower in (trial, rest):
             self.assertEqual(self.wait_flip(follower, 7)["version"], 2)
 
+    def test_a_link_that_cannot_be_made_is_told_and_tried_again(self):
+        self.current.mkdir(parents=True)
+        self.publish()
+        follower = self.follow()
+        for _ in range(2):
+            seen = len(follower.lines)
+            follower.wait_for(lambda: next((line for line in follower.lines[seen:]
+                                            if "trouble" in line), None), "trouble again")
+        self.current.rmdir()
+        self.wait_flip(follower, 1)
+        self.assert_current(1)
+
     def test_a_channel_that_does_not_exist_yet_is_waited_for(self):
         self.publish()
         follower = self.follow(model="m:canary")

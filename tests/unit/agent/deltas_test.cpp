@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "registry/client.h"
 #include "tests/unit/agent/cluster.h"
 #include "weightcast/tensor_source.h"
 #include "weightcast/weight_set.h"
@@ -108,6 +109,26 @@ TEST_CASE("a new replica, and one that wants no deltas, read the version as a wh
     CHECK(pull(*replica, trainer, options).delta_bytes == 0);
     const auto fresh = cluster.node("fresh");
     CHECK(pull(*fresh, trainer).delta_bytes == 0);
+}
+
+TEST_CASE("deltas that lead nowhere are not kept") {
+    Cluster cluster;
+    SparseTrainer trainer(cluster);
+    const auto replica = cluster.node("replica");
+    trainer.step();
+    pull(*replica, trainer);
+    trainer.step(1);  // No deltas to this one.
+    trainer.step();
+    const PullReport report = pull(*replica, trainer);
+    CHECK(report.delta_bytes > 0);
+    CHECK(report.bytes_patched == 0);
+    auto api = registry::connect({.url = cluster.server->url()});
+    REQUIRE_OK(api);
+    const auto peers = api.value()->list_peers();
+    REQUIRE_OK(peers);
+    const auto self = std::ranges::find(peers.value(), "replica", &registry::PeerSummary::name);
+    REQUIRE(self != peers.value().end());
+    for (const auto& holding : self->holdings) CHECK(holding.model == "m");
 }
 
 TEST_CASE("when all changed there are no deltas") {

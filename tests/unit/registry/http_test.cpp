@@ -139,7 +139,7 @@ TEST_CASE("every call goes over HTTP") {
     REQUIRE_OK(models);
     REQUIRE(models.value().size() == 1);
     CHECK(models.value()[0].channels.size() == 2);
-    REQUIRE_OK(api->drop(reader, "m", 1));
+    REQUIRE_OK(api->drop({reader, "m", 1}));
     const auto peers = api->list_peers();
     REQUIRE_OK(peers);
     CHECK(peers.value().size() == 2);

@@ -337,7 +337,7 @@ TEST_CASE("progress in a heartbeat makes a partial holder complete, buckets are 
     REQUIRE_OK(world.state.heartbeat({part, {{"m", 1, true, 1000, "ff03"}}}, world.now));
     CHECK(world.state.holders_of_bucket("m", 1, 9, 10).value().size() == 2);
     CHECK(world.state.list_models()[0].versions[0].holders_complete == 2);
-    REQUIRE_OK(world.state.drop(part, "m", 1));
+    REQUIRE_OK(world.state.drop({part, "m", 1}));
     CHECK(world.state.list_models()[0].versions[0].holders_complete == 1);
 }
 
@@ -350,15 +350,31 @@ TEST_CASE("who drops a version is told how many still read it from there") {
     const auto second = world.state.open_pull(sample_pull(two), world.now);
     REQUIRE_OK(first);
     REQUIRE_OK(second);
-    const auto readers = [&] { return world.state.drop(source, "m", 1).value().readers; };
+    const auto readers = [&] { return world.state.drop({source, "m", 1}).value().readers; };
     CHECK(readers() == 2);
     const auto turned =
         world.state.renew_pull({.peer = two, .pull = second.value().pull}, world.now);
     REQUIRE_OK(turned);
     CHECK(turned.value().holders.empty());
+    CHECK(readers() == 2);  // It may go on with whom it knows.
+    REQUIRE_OK(world.state.renew_pull(
+        {.peer = two, .pull = second.value().pull, .avoid = {source.id}}, world.now));
     CHECK(readers() == 1);
     REQUIRE_OK(world.state.close_pull({.peer = one, .pull = first.value().pull}));
     CHECK(readers() == 0);
+}
+
+TEST_CASE("the last copy of what a channel names is not dropped if so asked") {
+    World world;
+    const PeerRef source = world.join_publisher();
+    REQUIRE_OK(world.set_channel({"m", "stable", 1, 0, "", ""}));
+    CHECK(world.state.drop({source, "m", 1, true}).error().code == Code::conflict);
+    const PeerRef part = world.join_holder("part", false);
+    REQUIRE_OK(world.state.drop({part, "m", 1, true}));
+    const PeerRef other = world.join_holder("other");
+    REQUIRE_OK(world.state.drop({source, "m", 1, true}));
+    CHECK(world.state.drop({other, "m", 1, true}).error().code == Code::conflict);
+    REQUIRE_OK(world.state.drop({other, "m", 1, false}));
 }
 
 TEST_CASE("same seed and same commands give the same hints") {
