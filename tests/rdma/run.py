@@ -3,8 +3,10 @@
 
 Usage: run.py [--reduced] [--build DIR] [--sanitized DIR]
 The contract suite over verbs and what only verbs has, then the system tests over verbs. --reduced
-leaves most system tests out; --sanitized runs the first two again from a build folder with
-sanitizers. The last line is "N passed, N failed, N skipped".
+leaves most system tests out, and what fails is run once more in a new guest: an emulated processor
+that stalls breaks queue pairs of rdma_rxe now and then, a defect of ours fails again. --sanitized
+runs the first two again from a build folder with sanitizers. The last line is
+"N passed, N failed, N skipped".
 """
 import argparse
 import pathlib
@@ -63,13 +65,20 @@ def in_guest(options) -> int:
     return 1 if failed else 0
 
 
-def on_host(arguments) -> int:
+def boot(arguments) -> int:
     command = [HERE / "vm", "-n", str(DEVICES), "-T", str(SECONDS_MAX), sys.executable, __file__,
                "--in-guest", *arguments]
-    status = subprocess.run(list(map(str, command)), check=False).returncode
+    return subprocess.run(list(map(str, command)), check=False).returncode
+
+
+def on_host(options, arguments) -> int:
+    status = boot(arguments)
     if status == CANNOT:
         print("0 passed, 0 failed, 1 skipped")
         return 0
+    if status != 0 and options.reduced:
+        print("-- again, in a new guest", flush=True)
+        status = boot(arguments)
     return status
 
 
@@ -82,7 +91,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.in_guest:
         return in_guest(options)
-    return on_host(sys.argv[1:])
+    return on_host(options, sys.argv[1:])
 
 
 if __name__ == "__main__":
