@@ -31,7 +31,7 @@ TEST_CASE("reads from a holder that dies complete with an error") {
         constexpr std::uint64_t kCount = 64;
         // So much to read that it is not over when the holder is killed, be this process ever so
         // late with that.
-        constexpr int kRounds = 32;
+        constexpr int kRounds = 16;
         const auto holder = site.start_holder({{kCount * kMiB, 1}}, fresh_options());
         const auto fabric = site.open(fresh_options());
         Session session(*fabric, kCount * kMiB);
