@@ -413,7 +413,7 @@ Result<void> NodeImpl::pull_into(const PullOptions& options, Arena& arena,
     arena.tensors = views_of(*resolved.named.manifest, *arena.memory, resolved.tensors);
     Pulled pulled;
     const auto before = old && old->arena() == arena.memory->arena() ? arena.held : nullptr;
-    const auto outcome = transfer(resolved, arena.memory, before, options, pulled);
+    auto outcome = transfer(resolved, arena.memory, before, options, pulled);
     arena.held = std::move(pulled.held);
     arena.report = std::move(pulled.report);
     return outcome;

@@ -142,7 +142,7 @@ TEST_CASE("digests of tensors that did not change are taken over") {
     const auto before = source.draft(options);
     REQUIRE_OK(before);
     const model::Manifest& old = before.value().manifest;
-    for (const std::size_t i : {0, 1, 2}) at(i)[kBytes / 2] = std::byte{1};
+    for (std::size_t i = 0; i < 3; ++i) at(i)[kBytes / 2] = std::byte{1};
     const std::vector<std::string> changed{"b"};
     const auto after = source.draft(options, &old, &changed);
     const auto all = source.draft(options);
