@@ -93,14 +93,15 @@ def spread(values, scale=1.0, digits=1):
 def measure(options, share, pattern, mode, deltas):
     loop = Loop(options, share, pattern, mode, deltas)
     try:
-        for _ in range(2):  # Each takes a slot's memory into use.
-            loop.step()
+        first, _ = loop.step(), loop.step()  # Each takes a slot's memory into use.
         steps = [loop.step() for _ in range(options.steps)]
         seen = loop.end()
     finally:
         loop.kill()
-    flip_ms = [(max(flip["ns"] for flip in flips) - published["start_ns"]) / 1e6
-               for published, flips in steps]
+    def flip_time(published, flips):
+        return (max(flip["ns"] for flip in flips) - published["start_ns"]) / 1e6
+    flip_ms = [flip_time(*step) for step in steps]
+    of_first = statistics.median(flip_ms) / flip_time(*first)
     publish_ms = [(published["end_ns"] - published["start_ns"]) / 1e6 for published, _ in steps]
     moved = [flip["bytes_read"] / published["bytes"] for published, flips in steps
              for flip in flips]
@@ -110,7 +111,8 @@ def measure(options, share, pattern, mode, deltas):
     longest = [max(one[f"{what}_ns_max"] for one in seen) / 1e3
                for what in ("acquire_cpu", "acquire", "control")]
     print(f"| {100 * share:g} % {pattern}{', deltas' if deltas else ''} | {mode} | "
-          f"{spread(publish_ms)} | {spread(flip_ms)} | {spread(moved, 100)} | "
+          f"{spread(publish_ms)} | {spread(flip_ms)} | {of_first:.2f} | "
+          f"{spread(moved, 100)} | "
           f"{spread(without_ms) if mode == 'in-place' else '0'} | "
           f"{' / '.join(f'{value:.0f}' for value in longest)} | {torn} of {reads} |", flush=True)
     return torn == 0
@@ -133,10 +135,10 @@ def main():
         cases = [(0.1, "rows", "two-slots", False), (0.01, "scattered", "in-place", True)]
     print(f"{options.replicas} replicas on this host, {options.bytes >> 20} MiB of BF16, "
           f"{options.steps} steps.\n")
-    print("| changed | replicas | publish, ms | publish to last flip, ms | bytes moved to each "
-          "replica, % | readers without a version, ms | longest acquire(), us: own time / with "
-          "what the system did meanwhile / nothing, with that | torn or older reads |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| changed | replicas | publish, ms | publish to last flip, ms | of the first pull | "
+          "bytes moved to each replica, % | readers without a version, ms | longest acquire(), us: "
+          "own time / with what the system did meanwhile / nothing, with that | torn or older reads |")
+    print("|---|---|---|---|---|---|---|---|---|")
     whole = [measure(options, *case) for case in cases]
     return 0 if all(whole) else 1
 
