@@ -136,8 +136,9 @@ def main():
     print(f"{options.replicas} replicas on this host, {options.bytes >> 20} MiB of BF16, "
           f"{options.steps} steps.\n")
     print("| changed | replicas | publish, ms | publish to last flip, ms | of the first pull | "
-          "bytes moved to each replica, % | readers without a version, ms | longest acquire(), us: "
-          "own time / with what the system did meanwhile / nothing, with that | torn or older reads |")
+          "bytes moved to each replica, % | readers without a version, ms | "
+          "longest acquire(), us: own time / with what the system did meanwhile / nothing, with "
+          "that | torn or older reads |")
     print("|---|---|---|---|---|---|---|---|---|")
     whole = [measure(options, *case) for case in cases]
     return 0 if all(whole) else 1
