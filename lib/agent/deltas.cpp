@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <charconv>
 #include <cstring>
-#include <mutex>
 #include <string_view>
 #include <utility>
 
+#include "agent/reuse.h"
+#include "base/numbers.h"
 #include "base/worker_pool.h"
 #include "delta/delta.h"
 
@@ -72,12 +72,7 @@ std::string deltas_artifact(std::uint64_t from_version) {
 std::optional<std::uint64_t> deltas_from(const model::Manifest& manifest) {
     if (manifest.artifacts.size() != 1) return std::nullopt;
     const std::string_view path = manifest.artifacts[0].path;
-    if (!path.starts_with(kFrom)) return std::nullopt;
-    std::uint64_t version = 0;
-    const char* const end = path.data() + path.size();
-    const auto [rest, error] = std::from_chars(path.data() + kFrom.size(), end, version);
-    if (error != std::errc() || rest != end) return std::nullopt;
-    return version;
+    return path.starts_with(kFrom) ? parse_number(path.substr(kFrom.size())) : std::nullopt;
 }
 
 Result<std::optional<std::vector<std::byte>>> DeltaBase::update(const model::Manifest& now,
@@ -129,39 +124,16 @@ Result<std::vector<std::uint32_t>> apply_deltas(Destination& to, const model::Ma
                                                 std::span<const std::uint32_t> missing,
                                                 const HeldVersion& base,
                                                 std::span<const delta::Set> chain) {
-    std::vector<char> made(missing.size());
-    std::mutex mutex;
-    Result<void> outcome = success();
-    parallel_for(missing.size(), [&](std::size_t i) {
-        const std::uint32_t chunk = missing[i];
-        const bool touched = std::ranges::any_of(
-            chain, [chunk](const delta::Set& set) { return delta::find(set, chunk) != nullptr; });
-        if (!touched) return;
-        std::vector<std::byte> buffer;
-        std::span<std::byte> place = to.in_place(chunk);
-        if (place.empty()) {
-            buffer.resize(manifest.layout.chunk_range(chunk).bytes);
-            place = buffer;
-        }
-        if (!base.read(chunk, place)) return;
+    return make_chunks(to, manifest, missing, [&](std::uint32_t chunk, std::span<std::byte> bytes) {
+        std::vector<const delta::SetEntry*> entries;
         for (const delta::Set& set : chain) {
-            const delta::SetEntry* const entry = delta::find(set, chunk);
-            if (entry != nullptr && !delta::apply(entry->encoded, place)) return;
+            if (const auto* entry = delta::find(set, chunk)) entries.push_back(entry);
         }
-        if (model::digest_chunk(place) != manifest.chunk_digests[chunk]) return;
-        if (const auto stored = to.store(chunk, place)) {
-            made[i] = 1;
-        } else {
-            const std::lock_guard lock(mutex);
-            if (outcome) outcome = stored;
-        }
+        return !entries.empty() && base.read(chunk, bytes) &&
+               std::ranges::all_of(entries, [bytes](const delta::SetEntry* entry) {
+                   return delta::apply(entry->encoded, bytes).has_value();
+               });
     });
-    WEIGHTCAST_CHECK(outcome);
-    std::vector<std::uint32_t> chunks;
-    for (std::size_t i = 0; i < missing.size(); ++i) {
-        if (made[i] != 0) chunks.push_back(missing[i]);
-    }
-    return chunks;
 }
 
 }  // namespace weightcast::agent

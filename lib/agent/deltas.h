@@ -41,10 +41,9 @@ class DeltaBase {
     SharedMemory copy_;  // the version's address space
 };
 
-// Makes chunks of a version from those of an earlier one, in `to`. `chain` has the sets from the
-// one that starts at `base` to the one that ends at `manifest`. The digest decides: chunks that do
-// not come out right, and those that a set has not, are left out. Gives the others, ascending.
-// Errors: those of Destination::store().
+// Makes chunks of a version from those of an earlier one, as make_chunks() in reuse.h. `chain` has
+// the sets from the one that starts at `base` to the one that ends at `manifest`; chunks that none
+// of them has are left out.
 Result<std::vector<std::uint32_t>> apply_deltas(Destination& to, const model::Manifest& manifest,
                                                 std::span<const std::uint32_t> missing,
                                                 const HeldVersion& base,

@@ -71,13 +71,10 @@ Result<std::unique_ptr<Destination>> open_directory(const std::string& directory
 // Anonymous shared memory that spans the version's address space; chunks are read in place.
 class MemoryDestination final : public Destination {
   public:
-    // Errors: no_space with the amount.
-    static Result<std::unique_ptr<MemoryDestination>> create(
-        std::shared_ptr<const model::Manifest> manifest);
-    // Overwrites an arena, if it is large enough, else makes another one. `there` has the digests
-    // of the chunks that were verified in it; they are not verified again, since nobody else
-    // writes there. Those that are the same in the new version stay. REQUIRES: nobody reads the
-    // arena
+    // Overwrites an arena, if there is one that is large enough, else makes another one. `there`
+    // has the digests of the chunks that were verified in it; they are not verified again, since
+    // nobody else writes there. Those that are the same in the new version stay. Errors: no_space
+    // with the amount. REQUIRES: nobody reads the arena
     static Result<std::unique_ptr<MemoryDestination>> create_in(
         std::shared_ptr<SharedMemory> arena, std::span<const std::optional<model::Digest>> there,
         std::shared_ptr<const model::Manifest> manifest);

@@ -6,14 +6,15 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <filesystem>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "agent/node_impl.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/numbers.h"
 #include "registry/canary.h"
 
 namespace weightcast::agent {
@@ -24,14 +25,9 @@ namespace fs = std::filesystem;
 std::string name_of_version(std::uint64_t version) { return fmt::format("v{}", version); }
 
 std::optional<std::uint64_t> version_of_name(const std::string& name) {
-    std::uint64_t version = 0;
-    const char* const end = name.data() + name.size();
     if (!name.starts_with('v')) return std::nullopt;
-    const auto [rest, error] = std::from_chars(name.data() + 1, end, version);
-    if (error != std::errc() || rest != end || name != name_of_version(version)) {
-        return std::nullopt;
-    }
-    return version;
+    const auto version = parse_number(std::string_view(name).substr(1));
+    return version && name == name_of_version(*version) ? version : std::nullopt;
 }
 
 class FollowedDirectory final : public FollowTarget {
@@ -39,8 +35,8 @@ class FollowedDirectory final : public FollowTarget {
     FollowedDirectory(NodeImpl& node, const FollowOptions& options)
         : node_(node), options_(options) {
         options_.pull.serve = true;
-        options_.pull.replace =
-            true;  // what is wrong in a version's directory is not worth keeping
+        // What is wrong in a version's directory is not worth keeping.
+        options_.pull.replace = true;
     }
 
     // Errors: conflict, io.
@@ -116,8 +112,7 @@ class FollowedDirectory final : public FollowTarget {
         const auto version = error ? std::nullopt : version_of_name(link.string());
         if (!version || std::erase(flipped_, *version) == 0) return success();
         flipped_.push_back(*version);
-        PullOptions options = options_.pull;
-        auto pulled = pull(*version, options.stop);
+        auto pulled = pull(*version, options_.pull.stop);
         if (pulled) {
             report_ = std::move(pulled).value();
         } else {
@@ -229,9 +224,8 @@ Result<void> NodeImpl::check_not_lost(const std::string& model, std::uint64_t ve
     if (known == models.end()) return success();
     const auto info = std::ranges::find(known->versions, version, &registry::VersionInfo::version);
     const bool held = info == known->versions.end() || info->holders_complete > 0;
-    const bool named = std::ranges::any_of(known->channels, [&](const auto& channel) {
-        return channel.version == version || (channel.canary && channel.canary->version == version);
-    });
+    const bool named = std::ranges::any_of(
+        known->channels, [&](const auto& channel) { return registry::names(channel, version); });
     if (held || !named) return success();
     return Error{Code::conflict, 0,
                  fmt::format("a channel names {}@{}, and nobody has all of it", model, version)};

@@ -38,8 +38,8 @@ void FollowLoop::on_move(const registry::ChannelInfo& to) {
     if (newest_ && newest_->generation > to.generation) {
         log(LogLevel::warning,
             "{}:{} is at generation {} at the registry, and this follower at {}: its store was "
-            "lost "
-            "or replaced; not followed until it is beyond that, or this follower is restarted",
+            "lost or replaced; not followed until it is beyond that, or this follower is "
+            "restarted",
             to.model, to.channel, to.generation, newest_->generation);
     }
     if (newest_ && newest_->generation >= to.generation) return;

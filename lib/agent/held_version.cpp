@@ -61,19 +61,18 @@ Result<void> HeldVersion::register_all() {
     Error last{Code::unavailable, 0, "no transport is open"};
     std::vector<Served> all;
     for (const Registration::OfFabric& registered : registration->fabrics()) {
-        const auto fabric = std::ranges::find_if(
-            io_.fabrics(), [&](const auto& f) { return f->name() == registered.fabric; });
-        auto served = serve_with(**fabric);
+        auto served = serve_with(*registered.fabric);
         if (!served) {
             last = served.error();
-            log(LogLevel::warning, "not serving over {}: {}", registered.fabric, last.message);
+            log(LogLevel::warning, "not serving over {}: {}", registered.fabric->name(),
+                last.message);
             continue;
         }
         registry::FabricKeys keys;
         for (const auto& region : registered.regions) keys.regions.push_back(region->key());
         keys.page = served.value().page->key();
         keys.manifest = served.value().manifest->key();
-        static_part_.keys[registered.fabric] = std::move(keys);
+        static_part_.keys[registered.fabric->name()] = std::move(keys);
         all.push_back(std::move(served).value());
     }
     if (all.empty()) return last;

@@ -2,14 +2,10 @@
 #include <cstring>
 
 #include "agent/destination.h"
+#include "agent/reuse.h"
 #include "base/assert.h"
 
 namespace weightcast::agent {
-
-Result<std::unique_ptr<MemoryDestination>> MemoryDestination::create(
-    std::shared_ptr<const model::Manifest> manifest) {
-    return create_in(nullptr, {}, std::move(manifest));
-}
 
 Result<std::unique_ptr<MemoryDestination>> MemoryDestination::create_in(
     std::shared_ptr<SharedMemory> arena, std::span<const std::optional<model::Digest>> there,
@@ -38,9 +34,7 @@ void MemoryDestination::find_present(std::span<const std::optional<model::Digest
 }
 
 std::uint64_t MemoryDestination::bytes_shared() const {
-    std::uint64_t bytes = 0;
-    for (const std::uint32_t chunk : present_) bytes += manifest_->layout.chunk_range(chunk).bytes;
-    return bytes;
+    return bytes_of(manifest_->layout, present_);
 }
 
 std::span<std::byte> MemoryDestination::in_place(std::uint32_t chunk) {

@@ -116,17 +116,17 @@ Result<std::vector<std::uint32_t>> NodeImpl::patch(const Resolved& resolved, Des
                                                    std::span<const std::uint32_t> missing,
                                                    const std::shared_ptr<HeldVersion>& in_place,
                                                    const PullOptions& options, PullReport& report) {
+    if (!options.deltas || missing.empty()) return std::vector<std::uint32_t>();
     const model::Manifest& target = *resolved.named.manifest;
     HeldVersions candidates = pulled_versions(target.model);
     if (in_place) candidates.push_back(in_place);
     const auto base = newest_of(candidates, target);
-    if (!options.deltas || missing.empty() || !base) return std::vector<std::uint32_t>();
-    std::uint64_t bytes = 0;
-    for (const std::uint32_t chunk : missing) bytes += target.layout.chunk_range(chunk).bytes;
+    if (!base) return std::vector<std::uint32_t>();
+    const auto bytes = static_cast<double>(bytes_of(target.layout, missing));
     DeltaChain chain(*this);
-    const auto pulled = pull_chain(
-        base->manifest(), target, static_cast<std::uint64_t>(kWorthIt * static_cast<double>(bytes)),
-        options, chain, report);
+    const auto pulled =
+        pull_chain(base->manifest(), target, static_cast<std::uint64_t>(kWorthIt * bytes), options,
+                   chain, report);
     if (!pulled) {
         const bool known = pulled.error().code != Code::invalid_input;
         log(known ? LogLevel::debug : LogLevel::warning, "no deltas to {}@{}: {}", target.model,

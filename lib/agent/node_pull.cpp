@@ -19,13 +19,6 @@ namespace {
 constexpr auto kProgressInterval = std::chrono::milliseconds(200);
 constexpr auto kOfferWait = std::chrono::milliseconds(100);  // for the memory to be registered
 
-std::uint64_t bytes_of(const model::Layout& layout, std::span<const std::uint32_t> chunks) {
-    return std::accumulate(chunks.begin(), chunks.end(), std::uint64_t{0},
-                           [&](std::uint64_t sum, std::uint32_t chunk) {
-                               return sum + layout.chunk_range(chunk).bytes;
-                           });
-}
-
 std::vector<std::uint32_t> without(std::span<const std::uint32_t> chunks,
                                    std::span<const std::uint32_t> less) {
     std::vector<std::uint32_t> left;

@@ -277,9 +277,10 @@ void PullSession::page_arrived(const Op& op) {
 }
 
 bool PullSession::written_in_place(std::uint32_t chunk) const {
-    return std::ranges::any_of(ops_, [chunk](const Op& op) {
-        return op.busy && !op.page && op.chunk == chunk && op.slot == kInPlace && op.pending > 0;
-    });
+    return in_place_ && std::ranges::any_of(ops_, [chunk](const Op& op) {
+               return op.busy && !op.page && op.chunk == chunk && op.slot == kInPlace &&
+                      op.pending > 0;
+           });
 }
 
 void PullSession::chunk_arrived(std::uint32_t index) {

@@ -10,7 +10,7 @@ namespace {
 
 Result<Registration::OfFabric> register_with(fabric::Fabric& fabric,
                                              std::span<const PlacedMemory> memory) {
-    Registration::OfFabric registered{fabric.name(), {}};
+    Registration::OfFabric registered{&fabric, {}};
     for (const PlacedMemory& placed : memory) {
         WEIGHTCAST_TRY(auto region,
                        fabric.register_memory(placed.memory, fabric::Access::remote_read));

@@ -3,7 +3,6 @@
 
 #include <memory>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "agent/destination.h"
@@ -16,7 +15,7 @@ namespace weightcast::agent {
 class Registration {
   public:
     struct OfFabric {
-        std::string fabric;
+        fabric::Fabric* fabric = nullptr;
         std::vector<std::unique_ptr<fabric::Region>> regions;  // one for each memory, in order
     };
 

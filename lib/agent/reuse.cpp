@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 #include <unordered_map>
 
 #include "base/worker_pool.h"
@@ -51,9 +52,48 @@ std::vector<int> same_files(const model::Manifest& manifest, const HeldVersions&
     return files;
 }
 
+std::uint64_t bytes_of(const model::Layout& layout, std::span<const std::uint32_t> chunks) {
+    return std::accumulate(chunks.begin(), chunks.end(), std::uint64_t{0},
+                           [&](std::uint64_t sum, std::uint32_t chunk) {
+                               return sum + layout.chunk_range(chunk).bytes;
+                           });
+}
+
+Result<std::vector<std::uint32_t>> make_chunks(Destination& to, const model::Manifest& manifest,
+                                               std::span<const std::uint32_t> chunks,
+                                               const MakeChunk& make) {
+    std::vector<char> stored(chunks.size());
+    std::mutex mutex;
+    Result<void> outcome = success();
+    parallel_for(chunks.size(), [&](std::size_t i) {
+        const std::uint32_t chunk = chunks[i];
+        std::vector<std::byte> buffer;
+        std::span<std::byte> place = to.in_place(chunk);
+        if (place.empty()) {
+            buffer.resize(manifest.layout.chunk_range(chunk).bytes);
+            place = buffer;
+        }
+        if (!make(chunk, place)) return;
+        if (model::digest_chunk(place) != manifest.chunk_digests[chunk]) return;
+        if (const auto done = to.store(chunk, place)) {
+            stored[i] = 1;
+        } else {
+            const std::lock_guard lock(mutex);
+            if (outcome) outcome = done;
+        }
+    });
+    WEIGHTCAST_CHECK(outcome);
+    std::vector<std::uint32_t> made;
+    for (std::size_t i = 0; i < chunks.size(); ++i) {
+        if (stored[i] != 0) made.push_back(chunks[i]);
+    }
+    return made;
+}
+
 Result<std::vector<std::uint32_t>> take_over(Destination& to, const model::Manifest& manifest,
                                              std::span<const std::uint32_t> missing,
                                              const HeldVersions& held) {
+    if (missing.empty()) return std::vector<std::uint32_t>();
     std::unordered_map<model::Digest, HeldChunk, DigestHash> known;
     for (const auto& version : held) {
         const auto& digests = version->manifest().chunk_digests;
@@ -66,35 +106,12 @@ Result<std::vector<std::uint32_t>> take_over(Destination& to, const model::Manif
     for (const std::uint32_t chunk : missing) {
         if (known.contains(manifest.chunk_digests[chunk])) shared.push_back(chunk);
     }
-    std::vector<char> taken(shared.size());
-    std::mutex mutex;
-    Result<void> outcome = success();
-    parallel_for(shared.size(), [&](std::size_t i) {
-        const std::uint32_t chunk = shared[i];
-        const model::Digest& digest = manifest.chunk_digests[chunk];
-        const HeldChunk& from = known.at(digest);
-        const std::uint64_t bytes = manifest.layout.chunk_range(chunk).bytes;
-        if (from.version->manifest().layout.chunk_range(from.chunk).bytes != bytes) return;
-        std::vector<std::byte> buffer;
-        std::span<std::byte> place = to.in_place(chunk);
-        if (place.empty()) {
-            buffer.resize(bytes);
-            place = buffer;
-        }
-        if (!from.version->read(from.chunk, place) || model::digest_chunk(place) != digest) return;
-        if (const auto stored = to.store(chunk, place)) {
-            taken[i] = 1;
-        } else {
-            const std::lock_guard lock(mutex);
-            if (outcome) outcome = stored;
-        }
+    return make_chunks(to, manifest, shared, [&](std::uint32_t chunk, std::span<std::byte> bytes) {
+        const HeldChunk& from = known.at(manifest.chunk_digests[chunk]);
+        const model::Layout& layout = from.version->manifest().layout;
+        return layout.chunk_range(from.chunk).bytes == bytes.size() &&
+               from.version->read(from.chunk, bytes).has_value();
     });
-    WEIGHTCAST_CHECK(outcome);
-    std::vector<std::uint32_t> chunks;
-    for (std::size_t i = 0; i < shared.size(); ++i) {
-        if (taken[i] != 0) chunks.push_back(shared[i]);
-    }
-    return chunks;
 }
 
 }  // namespace weightcast::agent

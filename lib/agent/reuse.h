@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -18,9 +19,18 @@ using HeldVersions = std::vector<std::shared_ptr<HeldVersion>>;
 // -1.
 std::vector<int> same_files(const model::Manifest& manifest, const HeldVersions& held);
 
-// Stores each of the `missing` chunks that one of `held` has, wherever it lies there, in `to`. The
-// digest decides: bytes that are not what they should be are left out. On all cores, at the speed
-// of memory. Gives the chunks that were stored, ascending. Errors: those of Destination::store().
+std::uint64_t bytes_of(const model::Layout& layout, std::span<const std::uint32_t> chunks);
+
+// Stores each of `chunks` that `make` fills with the right bytes in `to`; the digest decides.
+// `make` is called on all cores, with a chunk and its place or a buffer, and may say false. Gives
+// the chunks that were stored, ascending. Errors: those of Destination::store().
+using MakeChunk = std::function<bool(std::uint32_t chunk, std::span<std::byte> bytes)>;
+Result<std::vector<std::uint32_t>> make_chunks(Destination& to, const model::Manifest& manifest,
+                                               std::span<const std::uint32_t> chunks,
+                                               const MakeChunk& make);
+
+// Makes each of the `missing` chunks that one of `held` has, wherever it lies there, at the speed
+// of memory. As make_chunks().
 Result<std::vector<std::uint32_t>> take_over(Destination& to, const model::Manifest& manifest,
                                              std::span<const std::uint32_t> missing,
                                              const HeldVersions& held);

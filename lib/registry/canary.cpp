@@ -24,4 +24,8 @@ std::uint64_t version_for(const ChannelInfo& channel, const std::string& name,
     return chosen ? channel.canary->version : channel.version;
 }
 
+bool names(const ChannelInfo& channel, std::uint64_t version) {
+    return channel.version == version || (channel.canary && channel.canary->version == version);
+}
+
 }  // namespace weightcast::registry

@@ -16,4 +16,7 @@ namespace weightcast::registry {
 std::uint64_t version_for(const ChannelInfo& channel, const std::string& name,
                           const std::map<std::string, std::string>& labels);
 
+// Whether a channel names a version for anybody.
+bool names(const ChannelInfo& channel, std::uint64_t version);
+
 }  // namespace weightcast::registry

@@ -2,10 +2,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <charconv>
+#include <string_view>
 #include <utility>
 
 #include "base/assert.h"
+#include "base/numbers.h"
 #include "registry/canary.h"
 #include "registry/state.h"
 
@@ -79,11 +80,8 @@ bool State::is_last(const Peer& peer, Version& version) const {
         version.complete, [&](const Rank& rank) { return rank.peer != peer.ref.id; });
     if (others > 0) return false;
     const auto& channels = models_.at(version.info.model).channels;
-    return std::ranges::any_of(channels, [&](const auto& entry) {
-        const ChannelInfo& channel = entry.second;
-        return channel.version == version.info.version ||
-               (channel.canary && channel.canary->version == version.info.version);
-    });
+    return std::ranges::any_of(
+        channels, [&](const auto& entry) { return names(entry.second, version.info.version); });
 }
 
 Result<DropReply> State::drop(const DropRequest& request) {
@@ -204,13 +202,11 @@ Result<State::Pull> State::resolve(const PullRequest& request, const Peer& peer)
     Pull pull;
     const std::string& text = request.reference;
     if (!text.empty() && text.front() == '@') {
-        std::uint64_t number = 0;
-        const char* const end = text.data() + text.size();
-        const auto parsed = std::from_chars(text.data() + 1, end, number);
-        if (parsed.ec != std::errc{} || parsed.ptr != end) {
+        const auto number = parse_number(std::string_view(text).substr(1));
+        if (!number) {
             return Error{Code::invalid_input, 0, fmt::format("{} is not @VERSION", text)};
         }
-        WEIGHTCAST_TRY(pull.version, find_version(request.model, number));
+        WEIGHTCAST_TRY(pull.version, find_version(request.model, *number));
         return pull;
     }
     if (!text.empty() && text.front() != ':') {

@@ -15,12 +15,12 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <charconv>
 #include <exception>
 #include <string_view>
 #include <utility>
 
 #include "base/clock.h"
+#include "base/numbers.h"
 #include "base/random.h"
 #include "registry/event.h"
 #include "registry/event_stream.h"
@@ -284,13 +284,10 @@ asio::awaitable<void> HttpWatch::listen(HttpConnection& events) {
 }
 
 void HttpWatch::take(const StreamEvent& event) {
-    std::uint64_t sequence = 0;
-    const char* const end = event.id.data() + event.id.size();
-    const auto parsed = std::from_chars(event.id.data(), end, sequence);
-    const bool numbered = parsed.ec == std::errc{} && parsed.ptr == end;
-    const bool gap = sequence_ && sequence != *sequence_ + 1;
-    if (!numbered || gap || event.name == "resync") stale_ = true;
-    if (numbered) sequence_ = sequence;
+    const auto sequence = parse_number(event.id);
+    const bool gap = sequence_ && sequence && *sequence != *sequence_ + 1;
+    if (!sequence || gap || event.name == "resync") stale_ = true;
+    if (sequence) sequence_ = sequence;
     if (event.name != to_string(EventKind::channel_moved)) return;
     const auto decoded = decode<Event>(event.data);
     if (!decoded) {

@@ -205,7 +205,7 @@ TEST_CASE("a symbolic link planted in the stage is not followed") {
 
 TEST_CASE("memory destinations give every chunk its place") {
     Fixture f;
-    auto memory = MemoryDestination::create(f.named.manifest);
+    auto memory = MemoryDestination::create_in(nullptr, {}, f.named.manifest);
     REQUIRE_OK(memory);
     f.store_rest(*memory.value());
     const auto view = memory.value()->view(0, kChunk, 50);
