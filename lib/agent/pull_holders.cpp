@@ -189,6 +189,17 @@ void PullSession::lose_holder(HolderIndex index, const std::string& why) {
     next_renew_ = system_clock().now();
 }
 
+// A link may fail while nothing is read over it, and would be found out by the next read only.
+void PullSession::lose_failed_links() {
+    for (HolderIndex index = 0; index < holders_.size(); ++index) {
+        const Holder& holder = holders_[index];
+        if (!holder.connected) continue;
+        const fabric::Fabric& fabric = *parts_.io.fabrics()[holder.fabric];
+        const std::string why = fabric.link_error(holder.link);
+        if (!why.empty()) lose_holder(index, why);
+    }
+}
+
 void PullSession::quarantine(HolderIndex index) {
     Holder& holder = holders_[index];
     log(LogLevel::warning, "holder {} is quarantined: {}", holder.hint.name, last_trouble_);
