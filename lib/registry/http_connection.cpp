@@ -90,7 +90,10 @@ Error explain(const HttpAddress& address, std::string_view target, const HttpFai
 
 struct HttpConnection::Implementation {
     Implementation(asio::io_context& runs, HttpAddress to)
-        : context(runs), address(std::move(to)) {}
+        : context(runs), address(std::move(to)) {
+        // Beast receives into what is reserved, or in pieces of 512 bytes.
+        buffer.reserve(buffer.max_size());
+    }
 
     // Gives the failure of receiving the head, or of sending. A server that refuses a request
     // early may answer before it has read all: so its answer is read even if sending failed.

@@ -17,8 +17,9 @@ class Failure(Exception):
 class Job:
     """One run: a network, the publisher's folder with the file, a folder for copies and logs."""
 
-    def __init__(self, network, source, folder, options):
-        self.network, self.source, self.folder, self.options = network, source, folder, options
+    def __init__(self, network, source, folder, chunk_bytes, options):
+        self.network, self.source, self.folder = network, source, folder
+        self.chunk_bytes, self.options = chunk_bytes, options
         self.logs = folder / "logs"
         self.logs.mkdir(parents=True)
 

@@ -20,6 +20,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 MODEL = "lab"
 REGISTRY_PORT = 7070
 HTTP_PORT = 8080
+GLOO_HEADER = pathlib.Path("/usr/include/gloo/broadcast.h")
 MPI_SEGMENT_BYTES = 32768
 MPI_SETTINGS = {
     "btl": "tcp,self", "coll": "^han,adapt", "mpi_yield_when_idle": "1",
@@ -57,7 +58,7 @@ class Weightcast(Peer):
         common = self._common(job, 0)
         common[1] += f":{REGISTRY_PORT}"
         server(job, 0, [job.options.build / "tools" / "p2p-serve", job.source, "--model", MODEL,
-                        "--chunk-bytes", job.options.chunk_bytes, *common,
+                        "--chunk-bytes", job.chunk_bytes, *common,
                         *shlex.split(job.options.serve_arguments)],
                lambda line: json.loads(line)["event"] == "ready")
 
@@ -200,11 +201,7 @@ class Mpi(Peer):
         return None
 
     def prepare(self, job):
-        self.program = job.options.build / "perf" / "lab" / "mpi-bcast"
-        source = HERE / "mpi_bcast.cpp"
-        if not self.program.exists() or self.program.stat().st_mtime < source.stat().st_mtime:
-            self.program.parent.mkdir(parents=True, exist_ok=True)
-            subprocess.run(["mpicxx", "-std=c++20", "-O2", source, "-o", self.program], check=True)
+        self.program = compiled(job, "mpi_bcast.cpp", ["mpicxx", "-std=c++20", "-O2"], [])
         self.agent = job.folder / "agent"
         self.agent.write_text(AGENT.format(prefix=job.network.prefix))
         self.agent.chmod(0o755)
@@ -242,10 +239,46 @@ class Mpi(Peer):
 
 
 class Gloo(Peer):
+    """One broadcast over TCP into mapped files, as PyTorch's backend of the name does it. All are
+    connected to all before the clock starts."""
+
     name = "gloo"
+    joins = False
 
     def missing(self, options):
-        return "it is packaged only inside PyTorch, which is too large for a bench to install"
+        if not shutil.which("g++") or not GLOO_HEADER.exists():
+            return "gloo is not installed (package libgloo-dev)"
+        return None
+
+    def _command(self, job, host, rank, ranks, file):
+        return [self.program, rank, ranks, job.network.address(host), job.folder / "meeting", file,
+                job.options.bytes]
+
+    def prepare(self, job):
+        self.program = compiled(job, "gloo_bcast.cpp", ["g++", "-std=c++20", "-O2"], ["-lgloo"])
+        (job.folder / "meeting").mkdir()
+
+    def receivers(self, job, hosts):
+        ranks = len(hosts) + 1
+        # It waits for all the others.
+        source = server(job, 0, self._command(job, 0, 0, ranks, job.file))
+        found = [receiver(job, host, self._command(job, host, index + 1, ranks,
+                                                   job.folder_of(host) / WEIGHTS),
+                          lambda line: line == "done\n", reads_go=True)
+                 for index, host in enumerate(hosts)]
+        wait_until(lambda: all(one.loaded.is_set() for one in found),
+                   [source, *(one.program for one in found)], "loaded")
+        return found
+
+
+def compiled(job, source, compiler, libraries):
+    """A program of this folder, of which meson knows nothing."""
+    source = HERE / source
+    program = job.options.build / "perf" / "lab" / source.stem.replace("_", "-")
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        program.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([*compiler, source, "-o", program, *libraries], check=True)
+    return program
 
 
 def is_listening(port):

@@ -28,7 +28,7 @@ def simulate(case, options, number):
     """What p2p-plan says of a case: values of a report.Sample."""
     receivers = case.hosts - 1 + (case.scenario == "joiner")
     command = [options.build / "tools/p2p-plan", "simulate", "--json", "--bytes", options.bytes,
-               "--receivers", receivers, "--chunk-bytes", options.chunk_bytes,
+               "--receivers", receivers, "--chunk-bytes", case.chunk_bytes,
                "--port", f"{case.rate_mbit / HEADER_FLOOR:.3f}Mbit/s", "--latency", LATENCY,
                "--metadata-delay", METADATA_DELAY, "--seed", options.seed + number,
                *fates(case, receivers)]

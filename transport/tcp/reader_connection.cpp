@@ -16,6 +16,9 @@ namespace {
 using fabric::Completion;
 using fabric::ReadStatus;
 
+// Waiting for more would only keep them out of the processor's cache.
+constexpr std::size_t kWakeBytesMax = 128U << 10U;
+
 bool would_block(int sys_errno) {
     return sys_errno == EAGAIN || sys_errno == EWOULDBLOCK || sys_errno == EINTR;
 }
@@ -56,11 +59,6 @@ bool ReaderConnection::wants_write() const {
 std::optional<TimePoint> ReaderConnection::deadline(Duration progress) const {
     if (open_ && idle()) return std::nullopt;
     return progress_ + progress;
-}
-
-bool ReaderConnection::has_input() const {
-    std::byte byte{};
-    return ::recv(socket_.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
 void ReaderConnection::request(const RegionId& region, std::uint64_t offset, std::byte* target,
@@ -107,6 +105,23 @@ std::optional<Failure> ReaderConnection::flush() {
 
 std::optional<Failure> ReaderConnection::receive(std::uint64_t bytes_max, TimePoint now,
                                                  Ring<Completion>& done) {
+    auto failure = receive_some(bytes_max, now, done);
+    if (!failure) wake_at_end();
+    return failure;
+}
+
+void ReaderConnection::wake_at_end() {
+    // A frame follows all payload, whether or not the holder can still read what it serves.
+    const int bytes = slice_bytes_ == 0
+                          ? 1
+                          : static_cast<int>(std::min(slice_bytes_ + kFrameBytes, kWakeBytesMax));
+    if (bytes == wake_bytes_) return;
+    wake_bytes_ = bytes;
+    static_cast<void>(::setsockopt(socket_.get(), SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes));
+}
+
+std::optional<Failure> ReaderConnection::receive_some(std::uint64_t bytes_max, TimePoint now,
+                                                      Ring<Completion>& done) {
     std::uint64_t received = 0;
     while (received < bytes_max) {
         std::array<::iovec, 2> parts{};

@@ -42,11 +42,11 @@ class ReaderConnection {
 
     // Sends what is queued, as far as the socket takes it.
     std::optional<Failure> flush();
-    // Receives about `bytes_max` bytes at most; adds to `done`.
+    // Receives about `bytes_max` bytes at most; adds to `done`. The socket then polls as readable
+    // when as much has come as is worth the call: bytes that wait are no progress until this is
+    // called.
     std::optional<Failure> receive(std::uint64_t bytes_max, TimePoint now,
                                    Ring<fabric::Completion>& done);
-    // True if bytes or an end wait in the socket.
-    bool has_input() const;
     // Completes everything outstanding.
     void fail_all(fabric::ReadStatus status, Ring<fabric::Completion>& done);
 
@@ -61,6 +61,10 @@ class ReaderConnection {
         std::uint64_t sequence = 0;
     };
 
+    std::optional<Failure> receive_some(std::uint64_t bytes_max, TimePoint now,
+                                        Ring<fabric::Completion>& done);
+    // Lets the socket wake us at the end of the payload that is on its way and not at each packet.
+    void wake_at_end();
     std::optional<Failure> take_frames(Ring<fabric::Completion>& done);
     std::optional<Failure> take_welcome();
     std::optional<Failure> take_frame(const Frame& frame, Ring<fabric::Completion>& done);
@@ -92,6 +96,7 @@ class ReaderConnection {
     // Payload of the last data frame that has not come yet, and where it goes.
     std::size_t slice_bytes_ = 0;
     std::byte* slice_target_ = nullptr;
+    int wake_bytes_ = 1;  // that must wait in the socket for it to poll as readable
 };
 
 }  // namespace weightcast::transport::tcp

@@ -234,19 +234,24 @@ void TcpFabric::fail(Link& link, Failure failure) {
 void TcpFabric::check_deadlines(TimePoint now) {
     TimePoint next = TimePoint::max();
     for (auto& [id, link] : links_) {
+        std::optional<Failure> failure;
         TimePoint earliest = TimePoint::max();
-        bool late = false;
         for (const auto& connection : link.connections) {
-            const auto deadline = connection->deadline(progress_max_);
-            if (!deadline) continue;
-            // Bytes that wait in the socket are progress that this thread has not looked at.
-            const bool passed = *deadline <= now;
-            if (passed && !connection->has_input()) late = true;
-            earliest = std::min(earliest, passed ? now + progress_max_ : *deadline);
+            auto deadline = connection->deadline(progress_max_);
+            if (deadline && *deadline <= now) {
+                // Bytes that wait in the socket are progress that this thread has not looked at.
+                failure = connection->receive(kConnectionBytesMin, now, done_);
+                if (failure) break;
+                deadline = connection->deadline(progress_max_);
+            }
+            if (deadline) earliest = std::min(earliest, *deadline);
         }
-        if (late) {
-            fail(link, {ReadStatus::timed_out,
-                        fmt::format("no progress for {} ms", options_.progress_ms_max)});
+        if (!failure && earliest <= now) {
+            failure = Failure{ReadStatus::timed_out,
+                              fmt::format("no progress for {} ms", options_.progress_ms_max)};
+        }
+        if (failure) {
+            fail(link, std::move(*failure));
         } else {
             next = std::min(next, earliest);
         }
