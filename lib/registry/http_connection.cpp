@@ -89,8 +89,7 @@ Error explain(const HttpAddress& address, std::string_view target, const HttpFai
 }
 
 struct HttpConnection::Implementation {
-    Implementation(asio::io_context& runs, HttpAddress to)
-        : context(runs), address(std::move(to)) {
+    Implementation(asio::io_context& runs, HttpAddress to) : context(runs), address(std::move(to)) {
         // Beast receives into what is reserved, or in pieces of 512 bytes.
         buffer.reserve(buffer.max_size());
     }

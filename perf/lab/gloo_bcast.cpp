@@ -24,8 +24,8 @@ char* map_file(const char* path, std::size_t bytes, bool is_source) {
         std::perror(path);
         std::exit(1);
     }
-    void* memory = mmap(nullptr, bytes, is_source ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED,
-                        file, 0);
+    void* memory =
+        mmap(nullptr, bytes, is_source ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (memory == MAP_FAILED) {
         std::perror("mmap");
         std::exit(1);
