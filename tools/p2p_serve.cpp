@@ -44,6 +44,9 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
                         "else the next)");
     known.add_options()("channel", text(options.publish.channel),
                         "channel that a new version moves, empty for none (default: stable)");
+    known.add_options()("deltas-from", po::value(&options.publish.deltas_from),
+                        "files or directory of an earlier version: publish what changed since, too "
+                        "(may be repeated)");
     known.add_options()("registry", text(options.node.registry),
                         "URL of the registry (default: one inside this process)");
     known.add_options()("listen", text(listen),
@@ -91,15 +94,20 @@ void announce(const Options& options, const Published& published, const std::str
                                         {"version", published.version},
                                         {"bytes", published.bytes},
                                         {"created", published.created},
+                                        {"delta_bytes", published.delta_bytes},
                                         {"manifest", published.manifest},
                                         {"registration_seconds", published.registration_seconds}};
         static_cast<void>(cli::print_line(boost::json::serialize(event)));
         return;
     }
+    const std::string deltas = published.delta_bytes == 0
+                                   ? ""
+                                   : fmt::format(", {} changed since the earlier version",
+                                                 human_bytes(published.delta_bytes));
     static_cast<void>(cli::print_line(
-        fmt::format("serving {}@{}, {}, {}\npull it with:  p2p-pull {} {} -o ./{}", published.model,
-                    published.version, human_bytes(published.bytes),
-                    published.created ? "published now" : "published before",
+        fmt::format("serving {}@{}, {}, {}{}\npull it with:  p2p-pull {} {} -o ./{}",
+                    published.model, published.version, human_bytes(published.bytes),
+                    published.created ? "published now" : "published before", deltas,
                     url_for_others(registry), published.model, published.model)));
 }
 

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
+#include <mutex>
 #include <string_view>
 #include <utility>
 
@@ -63,6 +64,20 @@ class TensorPlaces {
     std::vector<const model::TensorRecord*> tensors_;  // by place
 };
 
+// Calls `body` for every chunk, on all cores; gives one of the errors, if there are any.
+Result<void> each_chunk(const model::Layout& layout,
+                        const std::function<Result<void>(std::uint32_t chunk)>& body) {
+    std::mutex mutex;
+    Result<void> outcome = success();
+    parallel_for(layout.chunk_count(), [&](std::size_t chunk) {
+        auto done = body(static_cast<std::uint32_t>(chunk));
+        if (done) return;
+        const std::lock_guard lock(mutex);
+        outcome = done.error();
+    });
+    return outcome;
+}
+
 }  // namespace
 
 std::string deltas_artifact(std::uint64_t from_version) {
@@ -75,47 +90,73 @@ std::optional<std::uint64_t> deltas_from(const model::Manifest& manifest) {
     return path.starts_with(kFrom) ? parse_number(path.substr(kFrom.size())) : std::nullopt;
 }
 
-Result<std::optional<std::vector<std::byte>>> DeltaBase::update(const model::Manifest& now,
-                                                                const ReadChunk& read) {
+Result<std::optional<std::vector<std::byte>>> make_delta_set(const model::Manifest& before,
+                                                             const model::Manifest& now,
+                                                             const ReadChunk& read_before,
+                                                             const ReadChunk& read_now) {
+    if (before.layout != now.layout) return std::optional<std::vector<std::byte>>();
     const model::Layout& layout = now.layout;
-    const bool comparable = before_ && before_->layout == layout;
-    if (!comparable) {
-        WEIGHTCAST_TRY(copy_, SharedMemory::create("weightcast-before", layout.space_bytes()));
-    }
     std::vector<delta::Difference> differences(layout.chunk_count());
     std::atomic<std::uint64_t> differing{0};
     const TensorPlaces places(now);
-    parallel_for(layout.chunk_count(), [&](std::size_t i) {
-        if (comparable && before_->chunk_digests[i] == now.chunk_digests[i]) return;
-        const auto chunk = static_cast<std::uint32_t>(i);
-        const std::span<std::byte> copy =
-            copy_.pages.span().subspan(i * layout.chunk_bytes(), layout.chunk_range(chunk).bytes);
-        if (!comparable) return read(chunk, copy);
-        std::vector<std::byte> fresh(copy.size());
-        read(chunk, fresh);
-        differing += fresh.size();
+    WEIGHTCAST_CHECK(each_chunk(layout, [&](std::uint32_t chunk) -> Result<void> {
+        if (before.chunk_digests[chunk] == now.chunk_digests[chunk]) return success();
+        const std::uint64_t bytes = layout.chunk_range(chunk).bytes;
+        std::vector<std::byte> buffers(2 * bytes);
+        const std::span<std::byte> both(buffers);
+        WEIGHTCAST_TRY(const auto old, read_before(chunk, both.first(bytes)));
+        WEIGHTCAST_TRY(const auto fresh, read_now(chunk, both.last(bytes)));
+        differing += bytes;
         delta::Options options;
         options.element_bytes = places.element_bytes(chunk);
         options.full_ratio = kChunkRatioMax;
-        differences[i] = delta::diff(copy, fresh, options);
-        std::memcpy(copy.data(), fresh.data(), fresh.size());
-    });
-    std::optional<std::vector<std::byte>> set;
-    if (differing > 0) {
-        std::vector<delta::SetEntry> entries;
-        for (std::uint32_t chunk = 0; chunk < differences.size(); ++chunk) {
-            if (differences[chunk].form != delta::Form::sparse) continue;
-            entries.push_back({chunk, differences[chunk].bytes});
-        }
-        std::uint64_t saved = 0;
-        for (const delta::SetEntry& entry : entries) {
-            saved += layout.chunk_range(entry.chunk).bytes - entry.encoded.size();
-        }
-        if (static_cast<double>(saved) >= (1 - kSetRatioMax) * static_cast<double>(differing)) {
-            set = delta::encode_set({before_->version, before_->root().bytes, now.root().bytes},
-                                    entries);
-        }
+        differences[chunk] = delta::diff(old, fresh, options);
+        return success();
+    }));
+    std::vector<delta::SetEntry> entries;
+    std::uint64_t saved = 0;
+    for (std::uint32_t chunk = 0; chunk < differences.size(); ++chunk) {
+        if (differences[chunk].form != delta::Form::sparse) continue;
+        entries.push_back({chunk, differences[chunk].bytes});
+        saved += layout.chunk_range(chunk).bytes - differences[chunk].bytes.size();
     }
+    const double enough = (1 - kSetRatioMax) * static_cast<double>(differing);
+    if (differing == 0 || static_cast<double>(saved) < enough) {
+        return std::optional<std::vector<std::byte>>();
+    }
+    return std::optional(
+        delta::encode_set({before.version, before.root().bytes, now.root().bytes}, entries));
+}
+
+Result<std::optional<std::vector<std::byte>>> DeltaBase::update(const model::Manifest& now,
+                                                                const ReadChunk& read) {
+    const model::Layout& layout = now.layout;
+    const auto copied = [&](std::uint32_t chunk) {
+        return copy_.pages.span().subspan(std::size_t{chunk} * layout.chunk_bytes(),
+                                          layout.chunk_range(chunk).bytes);
+    };
+    const auto before = std::exchange(before_, std::nullopt);
+    const bool comparable = before && before->layout == layout;
+    std::optional<std::vector<std::byte>> set;
+    if (comparable) {
+        const ReadChunk read_before =
+            [&](std::uint32_t chunk,
+                std::span<std::byte> /*buffer*/) -> Result<std::span<const std::byte>> {
+            return std::span<const std::byte>(copied(chunk));
+        };
+        WEIGHTCAST_TRY(set, make_delta_set(*before, now, read_before, read));
+    } else {
+        WEIGHTCAST_TRY(copy_, SharedMemory::create("weightcast-before", layout.space_bytes()));
+    }
+    WEIGHTCAST_CHECK(each_chunk(layout, [&](std::uint32_t chunk) -> Result<void> {
+        if (comparable && before->chunk_digests[chunk] == now.chunk_digests[chunk]) {
+            return success();
+        }
+        const std::span<std::byte> to = copied(chunk);
+        WEIGHTCAST_TRY(const auto bytes, read(chunk, to));
+        if (bytes.data() != to.data()) std::memcpy(to.data(), bytes.data(), bytes.size());
+        return success();
+    }));
     before_ = now;
     return set;
 }

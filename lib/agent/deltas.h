@@ -24,15 +24,22 @@ std::string deltas_artifact(std::uint64_t from_version);
 // The earlier version that a manifest of MODEL.deltas says; nothing if it is none.
 std::optional<std::uint64_t> deltas_from(const model::Manifest& manifest);
 
+// Gives a chunk as it is now: in `buffer`, which is as long, or elsewhere. Called on all cores.
+using ReadChunk = std::function<Result<std::span<const std::byte>>(std::uint32_t chunk,
+                                                                   std::span<std::byte> buffer)>;
+
+// The set that leads from one version to another; nothing if their layouts differ, or if it saves
+// too little. On all cores. Errors: those of reading.
+Result<std::optional<std::vector<std::byte>>> make_delta_set(const model::Manifest& before,
+                                                             const model::Manifest& now,
+                                                             const ReadChunk& read_before,
+                                                             const ReadChunk& read_now);
+
 // A publisher's copy of the version before, to compare with: what is in place has changed since.
 class DeltaBase {
   public:
-    // Reads a chunk as it is now.
-    using ReadChunk = std::function<void(std::uint32_t chunk, std::span<std::byte> bytes)>;
-
     // Compares `now` with the copy, and makes the copy that of `now`. Gives the set; nothing if
-    // there was no copy with this layout, or if the set saves too little. On all cores.
-    // Errors: no_space.
+    // there was no copy, and as make_delta_set(). Errors: no_space, those of reading.
     Result<std::optional<std::vector<std::byte>>> update(const model::Manifest& now,
                                                          const ReadChunk& read);
 

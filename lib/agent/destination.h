@@ -10,19 +10,13 @@
 #include <string>
 #include <vector>
 
+#include "agent/placed_memory.h"
 #include "base/mapping.h"
 #include "base/unique_fd.h"
-#include "fabric/fabric.h"
 #include "model/manifest.h"
 #include "weightcast/result.h"
 
 namespace weightcast::agent {
-
-// A run of a version's address space in this process's memory, ready to be registered.
-struct PlacedMemory {
-    std::uint64_t place = 0;
-    fabric::Memory memory;
-};
 
 class Destination {
   public:

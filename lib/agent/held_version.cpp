@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "base/assert.h"
-#include "base/file.h"
 #include "base/hex.h"
 #include "base/log.h"
 
@@ -95,35 +94,21 @@ void HeldVersion::set_chunk(std::uint32_t chunk) {
     for (const auto& fabric : io_.fabrics()) fabric->gates_opened();
 }
 
-// The memory that holds a place, or the one before it.
-const PlacedMemory* HeldVersion::memory_at(std::uint64_t place) const {
-    const auto next =
-        std::upper_bound(material_.memory.begin(), material_.memory.end(), place,
-                         [](std::uint64_t at, const PlacedMemory& m) { return at < m.place; });
-    return next == material_.memory.begin() ? nullptr : &*(next - 1);
-}
-
 Result<void> HeldVersion::read(std::uint32_t chunk, std::span<std::byte> bytes) const {
     WEIGHTCAST_ASSERT(pulled());
     const model::Layout& layout = manifest().layout;
     const std::uint64_t place = std::uint64_t{chunk} << layout.options().chunk_shift;
-    const PlacedMemory* const placed = memory_at(place);
+    const PlacedMemory* const placed = memory_at(material_.memory, place);
     if (!page_.has(chunk) || placed == nullptr) {
         return Error{Code::not_found, 0, fmt::format("chunk {} is not held", chunk)};
     }
-    const std::uint64_t offset = place - placed->place;
-    WEIGHTCAST_ASSERT(offset + bytes.size() <= placed->memory.bytes.size());
-    if (placed->memory.fd_may_shrink) {
-        return read_exactly(placed->memory.fd, bytes, placed->memory.fd_offset + offset,
-                            manifest().artifacts[layout.chunk_range(chunk).artifact].path);
-    }
-    const std::byte* const from = placed->memory.bytes.data() + offset;
-    if (from != bytes.data()) std::memcpy(bytes.data(), from, bytes.size());  // else it is there
-    return success();
+    return read_placed(*placed, place, bytes,
+                       manifest().artifacts[layout.chunk_range(chunk).artifact].path);
 }
 
 int HeldVersion::file_of(std::uint32_t artifact) const {
-    const PlacedMemory* const placed = memory_at(manifest().layout.place_of(artifact));
+    const PlacedMemory* const placed =
+        memory_at(material_.memory, manifest().layout.place_of(artifact));
     const bool file = placed != nullptr && placed->memory.fd_may_shrink &&
                       placed->place == manifest().layout.place_of(artifact) &&
                       placed->memory.fd_offset == 0;

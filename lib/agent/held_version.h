@@ -92,7 +92,6 @@ class HeldVersion {
     explicit HeldVersion(IoThread& io) : io_(io) {}
     Result<Served> serve_with(fabric::Fabric& fabric);
     std::uint64_t bytes_held() const;
-    const PlacedMemory* memory_at(std::uint64_t place) const;
 
     IoThread& io_;
     Material material_;

@@ -187,11 +187,24 @@ Result<Published> NodeImpl::publish_draft(const Draft& draft, const PublishOptio
 Result<Published> NodeImpl::publish(std::span<const std::string> paths,
                                     const PublishOptions& options) {
     WEIGHTCAST_TRY(const Draft draft, draft_from_files(paths, options));
-    return publish_draft(draft, options);
+    if (options.deltas_from.empty()) return publish_draft(draft, options);
+    PublishOptions numbered = options;
+    if (options.version == 0) {
+        WEIGHTCAST_TRY(numbered.version, pick_version(draft.manifest));
+    }
+    // First, so that nobody is told of the version who cannot have its deltas.
+    WEIGHTCAST_TRY(const std::uint64_t delta_bytes, publish_deltas(draft, numbered));
+    WEIGHTCAST_TRY(Published published, publish_draft(draft, numbered));
+    published.delta_bytes = delta_bytes;
+    return published;
 }
 
 Result<Published> NodeImpl::publish(std::span<const TensorView> tensors,
                                     const PublishOptions& options) {
+    if (!options.deltas_from.empty()) {
+        return Error{Code::invalid_input, 0,
+                     "deltas_from is for files; a TensorSource has deltas of tensors"};
+    }
     WEIGHTCAST_TRY(const auto memory, TensorMemory::make(tensors));
     WEIGHTCAST_TRY(const Draft draft, memory->draft(options));
     return publish_draft(draft, options);

@@ -1,8 +1,13 @@
-// A pull that moves what changed since a version that is here.
+// What changed between versions: published beside one, and pulled where the earlier one is here.
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "agent/node_impl.h"
+#include "base/assert.h"
 #include "base/log.h"
 
 namespace weightcast::agent {
@@ -68,6 +73,71 @@ class NodeImpl::DeltaChain {
     std::vector<Arena> arenas_;
     std::vector<delta::Set> sets_;
 };
+
+std::shared_ptr<HeldVersion> NodeImpl::publish_delta_set(std::span<const std::byte> set,
+                                                         std::uint64_t from,
+                                                         const PublishOptions& options) {
+    PublishOptions beside = options;
+    beside.model = options.model + kDeltasSuffix;
+    beside.channel.clear();
+    std::shared_ptr<HeldVersion> offered;
+    const auto published = [&]() -> Result<Published> {
+        auto memory = std::make_shared<SharedMemory>();
+        WEIGHTCAST_TRY(*memory, SharedMemory::create("weightcast-deltas", set.size()));
+        std::memcpy(memory->pages.data(), set.data(), set.size());
+        WEIGHTCAST_TRY(const Draft draft, draft_from_bytes(deltas_artifact(from), memory, beside));
+        return publish_draft(draft, beside, &offered);
+    }();
+    if (!published) {
+        log(LogLevel::warning, "no deltas to {}@{}: {}", options.model, options.version,
+            published.error().message);
+    }
+    return offered;
+}
+
+Result<std::uint64_t> NodeImpl::publish_deltas(const Draft& draft, const PublishOptions& options) {
+    WEIGHTCAST_TRY(const Draft earlier, draft_from_files(options.deltas_from, options));
+    WEIGHTCAST_TRY(const auto models,
+                   membership_->call([](registry::Api& api, const registry::PeerRef&) {
+                       return api.list_models();
+                   }));
+    model::Manifest before = earlier.manifest;
+    for (const registry::ModelInfo& known : models) {
+        if (known.model != options.model) continue;
+        for (const registry::VersionInfo& version : known.versions) {
+            const bool same = version.root == before.root() && version.version < options.version;
+            if (same) before.version = version.version;
+        }
+    }
+    if (before.version == 0) {
+        return Error{
+            Code::invalid_input, 0,
+            fmt::format("deltas: {} is no version of {} before @{} that the registry knows",
+                        fmt::join(options.deltas_from, " "), options.model, options.version)};
+    }
+    const NamedManifest now = name_manifest(draft.manifest, options.version);
+    const auto reader = [](const Draft& of) -> ReadChunk {
+        return [&of](std::uint32_t chunk,
+                     std::span<std::byte> to) -> Result<std::span<const std::byte>> {
+            const model::Layout& layout = of.manifest.layout;
+            const std::uint64_t place = std::uint64_t{chunk} << layout.options().chunk_shift;
+            const PlacedMemory* const placed = memory_at(of.memory, place);
+            WEIGHTCAST_ASSERT(placed != nullptr);
+            const std::uint32_t artifact = layout.chunk_range(chunk).artifact;
+            WEIGHTCAST_CHECK(read_placed(*placed, place, to, of.manifest.artifacts[artifact].path));
+            return std::span<const std::byte>(to);
+        };
+    };
+    WEIGHTCAST_TRY(const auto set,
+                   make_delta_set(before, *now.manifest, reader(earlier), reader(draft)));
+    if (!set) {
+        log(LogLevel::info, "no deltas from {0}@{1} to @{2}: they would not be much less",
+            options.model, before.version, options.version);
+        return std::uint64_t{0};
+    }
+    const bool offered = publish_delta_set(*set, before.version, options) != nullptr;
+    return std::uint64_t{offered ? set->size() : 0};
+}
 
 Result<void> NodeImpl::pull_deltas(const std::string& model, std::uint64_t version,
                                    std::uint64_t bytes_max, const PullOptions& options,

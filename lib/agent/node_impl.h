@@ -69,6 +69,11 @@ class NodeImpl final : public Node {
     // Publishes and serves. `offered`, if not null, gets what is served.
     Result<Published> publish_draft(const Draft& draft, const PublishOptions& options,
                                     std::shared_ptr<HeldVersion>* offered = nullptr);
+    // Publishes the set that leads from a version to `options.version`, beside that. Null, and the
+    // reason is logged, if that fails: the version can be had without.
+    std::shared_ptr<HeldVersion> publish_delta_set(std::span<const std::byte> set,
+                                                   std::uint64_t from,
+                                                   const PublishOptions& options);
     IoThread& io() { return *io_; }
     // The newest version if it has the same bytes, else the one after it.
     Result<std::uint64_t> pick_version(const model::Manifest& manifest);
@@ -115,6 +120,9 @@ class NodeImpl final : public Node {
         PullReport report;
     };
 
+    // What changed since the files of `options.deltas_from`. Gives its bytes, 0 if it is not worth
+    // it. Errors: invalid_input (they are no earlier version), and of reading.
+    Result<std::uint64_t> publish_deltas(const Draft& draft, const PublishOptions& options);
     Result<Resolved> resolve(const PullOptions& options);
     Result<NamedManifest> fetch_manifest(const registry::Grant& grant, const PullOptions& options);
     // After an error `pulled` may have a part of the version.

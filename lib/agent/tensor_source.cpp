@@ -1,12 +1,11 @@
 // A trainer's tensors: registered once, published as often as they change.
 #include "weightcast/tensor_source.h"
 
-#include <cstring>
 #include <deque>
+#include <utility>
 
 #include "agent/deltas.h"
 #include "agent/node_impl.h"
-#include "base/log.h"
 
 namespace weightcast::agent {
 namespace {
@@ -47,46 +46,39 @@ class OwnTensors final : public TensorSource {
         if (!registration_) WEIGHTCAST_CHECK(register_memory());
         draft.registration = registration_;
         PublishOptions numbered = options;
-        if (options_.deltas) WEIGHTCAST_CHECK(publish_deltas(draft, numbered));
-        return node_.publish_draft(draft, numbered, &offered_);
+        std::uint64_t delta_bytes = 0;
+        if (options_.deltas) {
+            WEIGHTCAST_TRY(delta_bytes, publish_deltas(draft, numbered));
+        }
+        WEIGHTCAST_TRY(Published published, node_.publish_draft(draft, numbered, &offered_));
+        published.delta_bytes = delta_bytes;
+        return published;
     }
 
   private:
     // Before the version itself, so that nobody is told of it who cannot have its deltas. Gives it
-    // its number.
-    Result<void> publish_deltas(const Draft& draft, PublishOptions& options) {
+    // its number; gives the bytes of the deltas, 0 if there are none.
+    Result<std::uint64_t> publish_deltas(const Draft& draft, PublishOptions& options) {
         if (options.version == 0) {
             WEIGHTCAST_TRY(options.version, node_.pick_version(draft.manifest));
         }
         const NamedManifest named = name_manifest(draft.manifest, options.version);
-        const std::uint64_t from = base_version_;
-        base_version_ = options.version;
-        WEIGHTCAST_TRY(auto set, base_.update(*named.manifest, [&](std::uint32_t chunk,
-                                                                   std::span<std::byte> to) {
-            const auto& layout = named.manifest->layout;
-            memory_->read(layout.chunk_range(chunk).offset, to);
-        }));
-        if (!set || from == options.version) return success();
-        auto owner = std::make_shared<SharedMemory>();
-        WEIGHTCAST_TRY(*owner, SharedMemory::create("weightcast-deltas", set->size()));
-        std::memcpy(owner->pages.data(), set->data(), set->size());
-        PublishOptions beside = options;
-        beside.model = options.model + kDeltasSuffix;
-        beside.channel.clear();
-        WEIGHTCAST_TRY(const Draft deltas, draft_from_bytes(deltas_artifact(from), owner, beside));
-        std::shared_ptr<HeldVersion> offered;
-        // The version can be had without.
-        if (auto published = node_.publish_draft(deltas, beside, &offered); !published) {
-            log(LogLevel::warning, "no deltas to {}@{}: {}", options.model, options.version,
-                published.error().message);
-            return success();
-        }
+        const std::uint64_t from = std::exchange(base_version_, options.version);
+        const auto read = [&](std::uint32_t chunk,
+                              std::span<std::byte> to) -> Result<std::span<const std::byte>> {
+            memory_->read(named.manifest->layout.chunk_range(chunk).offset, to);
+            return std::span<const std::byte>(to);
+        };
+        WEIGHTCAST_TRY(const auto set, base_.update(*named.manifest, read));
+        if (!set || from == options.version) return std::uint64_t{0};
+        auto offered = node_.publish_delta_set(*set, from, options);
+        if (!offered) return std::uint64_t{0};
         deltas_.push_back(std::move(offered));
         if (deltas_.size() > kDeltasOffered) {
             node_.let_go(deltas_.front());
             deltas_.pop_front();
         }
-        return success();
+        return std::uint64_t{set->size()};
     }
 
     NodeImpl& node_;

@@ -2,11 +2,14 @@
 // as silence nor hide it.
 // Method: a holder that is written here sends as much as it likes; the reader sleeps until its
 // fabric says so.
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <thread>
 #include <vector>
 
@@ -21,7 +24,7 @@ namespace {
 using fabric::Completion;
 using fabric::ReadStatus;
 
-constexpr std::uint32_t kProgressMs = 1000;
+constexpr std::uint32_t kProgressMs = 500;
 constexpr std::size_t kBytes = 64U << 10U;
 
 // A holder of kBytes bytes at a loopback address, with one reader that asks once for all of them.
@@ -49,6 +52,13 @@ class Holder {
         const std::vector<std::byte> payload(bytes, std::byte{7});
         REQUIRE(::send(reader_.get(), payload.data(), bytes, MSG_NOSIGNAL) ==
                 static_cast<ssize_t>(bytes));
+    }
+    // Waits until what was sent is in the reader's socket.
+    void await_arrival() {
+        for (int unsent = 1; unsent > 0;) {
+            REQUIRE(::ioctl(reader_.get(), SIOCOUTQ, &unsent) == 0);
+            std::this_thread::yield();
+        }
     }
     void end(EndStatus status) {
         send_message<kFrameBytes>(Frame{FrameKind::end, static_cast<std::uint32_t>(status), 0});
@@ -104,6 +114,8 @@ class Reader {
         return status_;
     }
     int wakes() const { return wakes_; }
+    // Waits until it has woken more often than so.
+    void await_wake(int wakes) const { wakes_.wait(wakes); }
     bool has_all() const {
         return std::ranges::all_of(memory_, [](std::byte b) { return b == std::byte{7}; });
     }
@@ -115,6 +127,7 @@ class Reader {
             ::pollfd readable{fabric_->wait_fd(), POLLIN, 0};
             ::poll(&readable, 1, fabric_->wait_ms());
             ++wakes_;
+            wakes_.notify_all();
         }
         status_ = completions[0].status;
     }
@@ -125,7 +138,7 @@ class Reader {
     std::unique_ptr<fabric::Region> local_;
     std::thread thread_;
     ReadStatus status_ = ReadStatus::ok;
-    int wakes_ = 0;
+    std::atomic<int> wakes_{0};
 };
 
 }  // namespace
@@ -139,7 +152,7 @@ TEST_CASE("a tcp reader sleeps while a payload comes in pieces") {
     holder.announce(kBytes);
     for (int i = 0; i < kPieces; ++i) {
         holder.send(kBytes / kPieces);
-        std::this_thread::sleep_for(std::chrono::milliseconds(3));
+        holder.await_arrival();
     }
     holder.end(EndStatus::ok);
     REQUIRE(reader.result() == ReadStatus::ok);
@@ -158,15 +171,16 @@ TEST_CASE("a tcp holder that falls silent within a payload has failed") {
 }
 
 TEST_CASE("a slow tcp holder is no silent one") {
-    constexpr int kPieces = 16;
+    constexpr int kPieces = 6;  // most wait until the reader wakes for its deadline
     Holder holder;
     Reader reader(holder);
     reader.start();
     holder.accept();
     holder.announce(kBytes);
     for (int i = 0; i < kPieces; ++i) {
+        const int wakes = reader.wakes();
         holder.send(16);
-        std::this_thread::sleep_for(std::chrono::milliseconds(kProgressMs / 5));
+        reader.await_wake(wakes);
     }
     holder.send(kBytes - std::size_t{kPieces} * 16);
     holder.end(EndStatus::ok);

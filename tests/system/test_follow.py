@@ -9,6 +9,7 @@ import shutil
 import signal
 
 from kit import MB, Sources, SystemTest, poll, tree
+from mounts import first_extent, mounted_image
 
 
 class FollowTest(SystemTest):
@@ -110,6 +111,65 @@ class Following(FollowTest):
         done = self.wait_flip(follower, 2)
         self.assertEqual(done["bytes_read"], 0)
         self.assert_current(2)
+
+    def change_scattered(self, every: int) -> pathlib.Path:
+        """The next version, with a bit of one of `every` bytes of all tensors changed; not served."""
+        version = self.folder / f"source{len(self.versions) + 1}"
+        shutil.copytree(self.versions[-1], version)
+        for shard in version.glob("*.safetensors"):
+            content = bytearray(shard.read_bytes())
+            first = 8 + int.from_bytes(content[:8], "little")
+            for place in range(first, len(content), every):
+                content[place] ^= len(self.versions)
+            shard.write_bytes(content)
+        self.versions.append(version)
+        return version
+
+    def test_of_files_that_changed_in_places_only_the_changes_are_read(self):
+        self.publish()
+        follower = self.follow()
+        self.wait_flip(follower, 1)
+        for version in (2, 3):
+            server = self.serve(self.change_scattered(500), "--deltas-from",
+                                self.versions[version - 2], registry=self.url)
+            done = self.wait_flip(follower, version)
+            self.assertGreater(server.ready["delta_bytes"], 0)
+            self.assertEqual(done["delta_bytes"], server.ready["delta_bytes"])
+            self.assertLess(done["bytes_read"], 0.03 * done["bytes"])
+            self.assert_current(version)
+
+    def test_deltas_from_files_that_are_no_earlier_version_are_refused(self):
+        self.publish()
+        stranger = Sources.get(6 * MB, 3, 7)
+        server = self.start_serve(self.change_scattered(500), "--deltas-from", stranger,
+                                  registry=self.url)
+        self.assert_fails(server, f"deltas: {stranger} is no version of m before @2")
+        listed = self.list_registry(self.url, "version")
+        self.assertEqual([version["version"] for version in listed], [1])
+
+    def share_by_clones(self, kind: str):
+        self.out = mounted_image(self, self.folder / kind, kind) / "out"
+        self.current = self.out / "current"
+        follower = self.follow_the_first()
+        self.publish()
+        self.wait_flip(follower, 2)
+        self.assert_current(2)
+        self.assertEqual(follower.stop(), 0, follower.evidence())
+        name = "model-00001-of-00003.safetensors"
+        first, second = self.out / "v1" / name, self.out / "v2" / name
+        self.assertEqual(first.stat().st_nlink, 1)
+        self.assertNotEqual(first.stat().st_ino, second.stat().st_ino)
+        self.assertEqual(first_extent(first), first_extent(second))
+        # What is written to one is not seen in the other.
+        with open(second, "r+b") as file:
+            file.write(b"changed")
+        self.assert_same_tree(self.out / "v1", self.versions[0])
+
+    def test_unchanged_files_are_clones_on_btrfs(self):
+        self.share_by_clones("btrfs")
+
+    def test_unchanged_files_are_clones_on_xfs(self):
+        self.share_by_clones("xfs")
 
     def test_a_rollback_reads_nothing_and_has_a_higher_generation(self):
         follower = self.follow_the_first()

@@ -57,6 +57,9 @@ struct PublishOptions {
     std::uint64_t version = 0;            // 0: the newest if its bytes are the same, else the next
     std::string channel = "stable";       // moved to this version if it is new; empty: none
     std::uint64_t chunk_bytes = 1 << 20;  // a power of two, 64 KiB to 16 MiB
+    // For files: those of an earlier version. Publishes, beside the version, what changed since, if
+    // that is much less. Tensors: SourceOptions::deltas.
+    std::vector<std::string> deltas_from;
 };
 
 struct SourceOptions {
@@ -82,6 +85,7 @@ struct Published {
     bool created = false;          // false: the same bytes were published before
     std::string manifest;          // SHA-256, hexadecimal
     double registration_seconds = 0;
+    std::uint64_t delta_bytes = 0;  // of what changed since an earlier version; 0: not published
 };
 
 struct WithdrawOptions {
