@@ -113,7 +113,7 @@ class Following(FollowTest):
         self.assert_current(2)
 
     def change_scattered(self, every: int) -> pathlib.Path:
-        """The next version, with a bit of one of `every` bytes of all tensors changed; not served."""
+        """The next version: one of `every` bytes of all tensors is changed. It is not served."""
         version = self.folder / f"source{len(self.versions) + 1}"
         shutil.copytree(self.versions[-1], version)
         for shard in version.glob("*.safetensors"):
