@@ -25,8 +25,8 @@ def mounted(test: unittest.TestCase, folder: pathlib.Path, size: int) -> pathlib
 
 
 def mounted_image(test: unittest.TestCase, folder: pathlib.Path, kind: str) -> pathlib.Path:
-    """Mounts a new file system, one that clones files, from an image beside the folder, for the time
-    of the test, or skips the test."""
+    """Mounts a new file system from an image beside the folder for the time of the test, or skips
+    the test."""
     if os.geteuid() != 0:
         raise unittest.SkipTest("only root may mount a file system")
     image = folder.with_suffix(".image")
