@@ -6,6 +6,7 @@
 
 #include "agent/deltas.h"
 #include "agent/node_impl.h"
+#include "base/log.h"
 
 namespace weightcast::agent {
 namespace {
@@ -17,7 +18,7 @@ class OwnTensors final : public TensorSource {
     OwnTensors(NodeImpl& node, std::shared_ptr<TensorMemory> memory, const SourceOptions& options)
         : node_(node), memory_(std::move(memory)), options_(options) {}
     ~OwnTensors() override {
-        begin_update({});
+        if (offered_) node_.let_go(offered_);
         for (const auto& deltas : deltas_) node_.let_go(deltas);
     }
 
@@ -31,9 +32,14 @@ class OwnTensors final : public TensorSource {
         // Of readers of what somebody else withdrew nothing is known.
         const bool known = !offered_->withdrawn();
         const bool unread = node_.let_go(offered_, readers_wait) && known;
+        if (!unread) {
+            log(LogLevel::warning, "{}@{} changes while replicas may still be reading it",
+                offered_->manifest().model, offered_->manifest().version);
+            // Keys that somebody may still read with must not lead to other bytes.
+            registration_.reset();
+            cut_off_ = true;
+        }
         offered_.reset();
-        // Keys that somebody may still read with must not lead to other bytes.
-        if (!unread) registration_.reset();
         return unread;
     }
 
@@ -52,6 +58,7 @@ class OwnTensors final : public TensorSource {
         }
         WEIGHTCAST_TRY(Published published, node_.publish_draft(draft, numbered, &offered_));
         published.delta_bytes = delta_bytes;
+        published.cut_off = std::exchange(cut_off_, false);
         return published;
     }
 
@@ -87,6 +94,7 @@ class OwnTensors final : public TensorSource {
     std::shared_ptr<HeldVersion> offered_;
     std::shared_ptr<const model::Manifest> before_;  // of the last draft
     const SourceOptions options_;
+    bool cut_off_ = false;  // readers of what was published last
     DeltaBase base_;
     std::uint64_t base_version_ = 0;
     std::deque<std::shared_ptr<HeldVersion>> deltas_;  // that are served, the last one last

@@ -85,6 +85,7 @@ TEST_CASE("an update waits for readers, and refuses those that are left") {
         const auto again = source.publish(publish_m());
         REQUIRE_OK(again);
         CHECK(again.value().version == 2);
+        CHECK(again.value().cut_off);
         // The keys that it knows lead nowhere; there are others now.
         const auto next = api.value()->open_pull({lease.value().peer, "m", ""});
         REQUIRE_OK(next);
@@ -101,6 +102,9 @@ TEST_CASE("an update waits for readers, and refuses those that are left") {
         CHECK(source.begin_update(20s));
         ender.join();
         REQUIRE_OK(closed);
+        const auto again = source.publish(publish_m());
+        REQUIRE_OK(again);
+        CHECK_FALSE(again.value().cut_off);
     }
 }
 
