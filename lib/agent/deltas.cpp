@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <cstring>
+#include <memory>
 #include <mutex>
 #include <string_view>
 #include <utility>
@@ -93,7 +93,8 @@ std::optional<std::uint64_t> deltas_from(const model::Manifest& manifest) {
 Result<std::optional<std::vector<std::byte>>> make_delta_set(const model::Manifest& before,
                                                              const model::Manifest& now,
                                                              const ReadChunk& read_before,
-                                                             const ReadChunk& read_now) {
+                                                             const ReadChunk& read_now,
+                                                             const UseChunk& compared) {
     if (before.layout != now.layout) return std::optional<std::vector<std::byte>>();
     const model::Layout& layout = now.layout;
     std::vector<delta::Difference> differences(layout.chunk_count());
@@ -102,8 +103,8 @@ Result<std::optional<std::vector<std::byte>>> make_delta_set(const model::Manife
     WEIGHTCAST_CHECK(each_chunk(layout, [&](std::uint32_t chunk) -> Result<void> {
         if (before.chunk_digests[chunk] == now.chunk_digests[chunk]) return success();
         const std::uint64_t bytes = layout.chunk_range(chunk).bytes;
-        std::vector<std::byte> buffers(2 * bytes);
-        const std::span<std::byte> both(buffers);
+        const auto buffers = std::make_unique_for_overwrite<std::byte[]>(2 * bytes);
+        const std::span<std::byte> both(buffers.get(), 2 * bytes);
         WEIGHTCAST_TRY(const auto old, read_before(chunk, both.first(bytes)));
         WEIGHTCAST_TRY(const auto fresh, read_now(chunk, both.last(bytes)));
         differing += bytes;
@@ -111,6 +112,7 @@ Result<std::optional<std::vector<std::byte>>> make_delta_set(const model::Manife
         options.element_bytes = places.element_bytes(chunk);
         options.full_ratio = kChunkRatioMax;
         differences[chunk] = delta::diff(old, fresh, options);
+        if (compared) compared(chunk, fresh);
         return success();
     }));
     std::vector<delta::SetEntry> entries;
@@ -144,21 +146,25 @@ Result<std::optional<std::vector<std::byte>>> DeltaBase::update(const model::Man
                 std::span<std::byte> /*buffer*/) -> Result<std::span<const std::byte>> {
             return std::span<const std::byte>(copied(chunk));
         };
-        WEIGHTCAST_TRY(set, make_delta_set(*before, now, read_before, read));
+        const UseChunk copy = [&](std::uint32_t chunk, std::span<const std::byte> fresh) {
+            std::ranges::copy(fresh, copied(chunk).data());
+        };
+        WEIGHTCAST_TRY(set, make_delta_set(*before, now, read_before, read, copy));
     } else {
         WEIGHTCAST_TRY(copy_, SharedMemory::create("weightcast-before", layout.space_bytes()));
-    }
-    WEIGHTCAST_CHECK(each_chunk(layout, [&](std::uint32_t chunk) -> Result<void> {
-        if (comparable && before->chunk_digests[chunk] == now.chunk_digests[chunk]) {
+        WEIGHTCAST_CHECK(each_chunk(layout, [&](std::uint32_t chunk) -> Result<void> {
+            const std::span<std::byte> to = copied(chunk);
+            WEIGHTCAST_TRY(const auto bytes, read(chunk, to));
+            if (bytes.data() != to.data()) std::ranges::copy(bytes, to.data());
             return success();
-        }
-        const std::span<std::byte> to = copied(chunk);
-        WEIGHTCAST_TRY(const auto bytes, read(chunk, to));
-        if (bytes.data() != to.data()) std::memcpy(to.data(), bytes.data(), bytes.size());
-        return success();
-    }));
+        }));
+    }
     before_ = now;
     return set;
+}
+
+Error deltas_of_files_only() {
+    return {Code::invalid_input, 0, "deltas_from is for files; tensors have SourceOptions::deltas"};
 }
 
 Result<std::vector<std::uint32_t>> apply_deltas(Destination& to, const model::Manifest& manifest,

@@ -19,6 +19,7 @@
 namespace weightcast::agent {
 
 inline constexpr const char* kDeltasSuffix = ".deltas";
+inline constexpr std::size_t kDeltasOffered = 8;  // by a publisher, the newest
 
 std::string deltas_artifact(std::uint64_t from_version);
 // The earlier version that a manifest of MODEL.deltas says; nothing if it is none.
@@ -28,12 +29,16 @@ std::optional<std::uint64_t> deltas_from(const model::Manifest& manifest);
 using ReadChunk = std::function<Result<std::span<const std::byte>>(std::uint32_t chunk,
                                                                    std::span<std::byte> buffer)>;
 
+using UseChunk = std::function<void(std::uint32_t chunk, std::span<const std::byte> bytes)>;
+
 // The set that leads from one version to another; nothing if their layouts differ, or if it saves
-// too little. On all cores. Errors: those of reading.
+// too little. `compared`, if given, gets the bytes of each chunk that differs, as they are now. On
+// all cores. Errors: those of reading.
 Result<std::optional<std::vector<std::byte>>> make_delta_set(const model::Manifest& before,
                                                              const model::Manifest& now,
                                                              const ReadChunk& read_before,
-                                                             const ReadChunk& read_now);
+                                                             const ReadChunk& read_now,
+                                                             const UseChunk& compared = {});
 
 // A publisher's copy of the version before, to compare with: what is in place has changed since.
 class DeltaBase {
@@ -47,6 +52,9 @@ class DeltaBase {
     std::optional<model::Manifest> before_;
     SharedMemory copy_;  // the version's address space
 };
+
+// For publishers of tensors: PublishOptions::deltas_from was given.
+Error deltas_of_files_only();
 
 // Makes chunks of a version from those of an earlier one, as make_chunks() in reuse.h. `chain` has
 // the sets from the one that starts at `base` to the one that ends at `manifest`; chunks that none

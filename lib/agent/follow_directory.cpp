@@ -66,7 +66,7 @@ class FollowedDirectory final : public FollowTarget {
     }
 
     // One rename moves the link.
-    Result<void> flip(const registry::ChannelInfo& to) override {
+    Result<void> flip(const registry::ChannelInfo& to, const std::stop_token& /*stop*/) override {
         const std::string next = root_ + "/.current-next";
         const std::string current = root_ + "/current";
         ::unlink(next.c_str());
@@ -107,6 +107,9 @@ class FollowedDirectory final : public FollowTarget {
     // that the next one can share with it.
     Result<void> adopt() {
         flipped_ = present();
+        std::erase_if(flipped_, [this](std::uint64_t version) {  // a part, of a dropped pull
+            return fs::exists(root_ + "/" + name_of_version(version) + "/.weightcast-partial");
+        });
         std::error_code error;
         const fs::path link = fs::read_symlink(root_ + "/current", error);
         const auto version = error ? std::nullopt : version_of_name(link.string());
@@ -199,6 +202,7 @@ Result<std::unique_ptr<FollowLoop>> NodeImpl::follow(const PullOptions& options,
     return std::make_unique<FollowLoop>(
         std::move(watch),
         [this, model = options.model, channel] { return where_is(model, channel); },
+        [this] { return membership_->cluster_id(); },
         [this](const registry::ChannelInfo& to) {
             return registry::version_for(to, name_, labels_);
         },

@@ -62,6 +62,11 @@ class Membership {
     }
 
     std::uint32_t lease_ms() const { return lease_ms_; }
+    // Of the registry with which this peer is registered now.
+    std::string cluster_id() {
+        const std::lock_guard lock(api_mutex_);
+        return lease_.cluster.cluster_id;
+    }
 
   private:
     Membership(std::unique_ptr<registry::Api> api, registry::PeerInfo info);

@@ -184,27 +184,38 @@ Result<Published> NodeImpl::publish_draft(const Draft& draft, const PublishOptio
     }
 }
 
+std::deque<std::shared_ptr<HeldVersion>>& NodeImpl::deltas_of(const std::string& model) {
+    const std::lock_guard lock(mutex_);
+    return file_deltas_[model];
+}
+
 Result<Published> NodeImpl::publish(std::span<const std::string> paths,
                                     const PublishOptions& options) {
     WEIGHTCAST_TRY(const Draft draft, draft_from_files(paths, options));
     if (options.deltas_from.empty()) return publish_draft(draft, options);
-    PublishOptions numbered = options;
-    if (options.version == 0) {
-        WEIGHTCAST_TRY(numbered.version, pick_version(draft.manifest));
+    for (int attempt = 1;; ++attempt) {
+        PublishOptions numbered = options;
+        if (options.version == 0) {
+            WEIGHTCAST_TRY(numbered.version, pick_version(draft.manifest));
+        }
+        // First, so that nobody is told of the version who cannot have its deltas.
+        WEIGHTCAST_TRY(const auto deltas, publish_deltas(draft, numbered));
+        auto published = publish_draft(draft, numbered);
+        if (!published) {
+            let_go(deltas);
+            const bool race = published.error().code == Code::conflict && options.version == 0;
+            if (race && attempt < kVersionRaces) continue;
+            return published;
+        }
+        if (deltas) published.value().delta_bytes = deltas->manifest().layout.total_bytes();
+        keep_deltas(deltas, deltas_of(options.model), kDeltasOffered);
+        return published;
     }
-    // First, so that nobody is told of the version who cannot have its deltas.
-    WEIGHTCAST_TRY(const std::uint64_t delta_bytes, publish_deltas(draft, numbered));
-    WEIGHTCAST_TRY(Published published, publish_draft(draft, numbered));
-    published.delta_bytes = delta_bytes;
-    return published;
 }
 
 Result<Published> NodeImpl::publish(std::span<const TensorView> tensors,
                                     const PublishOptions& options) {
-    if (!options.deltas_from.empty()) {
-        return Error{Code::invalid_input, 0,
-                     "deltas_from is for files; a TensorSource has deltas of tensors"};
-    }
+    if (!options.deltas_from.empty()) return deltas_of_files_only();
     WEIGHTCAST_TRY(const auto memory, TensorMemory::make(tensors));
     WEIGHTCAST_TRY(const Draft draft, memory->draft(options));
     return publish_draft(draft, options);

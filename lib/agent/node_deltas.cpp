@@ -62,8 +62,7 @@ class NodeImpl::DeltaChain {
     void keep() {
         for (const Arena& arena : arenas_) {
             node_.remember(arena.held);
-            const std::lock_guard lock(node_.mutex_);
-            node_.deltas_.push_back(arena.held);
+            node_.keep_deltas(arena.held, node_.deltas_, kDeltasServed);
         }
         arenas_.clear();
     }
@@ -95,7 +94,8 @@ std::shared_ptr<HeldVersion> NodeImpl::publish_delta_set(std::span<const std::by
     return offered;
 }
 
-Result<std::uint64_t> NodeImpl::publish_deltas(const Draft& draft, const PublishOptions& options) {
+Result<std::shared_ptr<HeldVersion>> NodeImpl::publish_deltas(const Draft& draft,
+                                                              const PublishOptions& options) {
     WEIGHTCAST_TRY(const Draft earlier, draft_from_files(options.deltas_from, options));
     WEIGHTCAST_TRY(const auto models,
                    membership_->call([](registry::Api& api, const registry::PeerRef&) {
@@ -110,10 +110,11 @@ Result<std::uint64_t> NodeImpl::publish_deltas(const Draft& draft, const Publish
         }
     }
     if (before.version == 0) {
-        return Error{
-            Code::invalid_input, 0,
-            fmt::format("deltas: {} is no version of {} before @{} that the registry knows",
-                        fmt::join(options.deltas_from, " "), options.model, options.version)};
+        return Error{Code::invalid_input, 0,
+                     fmt::format("deltas: {} is no version of {} before @{} that the registry "
+                                 "knows with chunks of {} bytes",
+                                 fmt::join(options.deltas_from, " "), options.model,
+                                 options.version, options.chunk_bytes)};
     }
     const NamedManifest now = name_manifest(draft.manifest, options.version);
     const auto reader = [](const Draft& of) -> ReadChunk {
@@ -133,10 +134,21 @@ Result<std::uint64_t> NodeImpl::publish_deltas(const Draft& draft, const Publish
     if (!set) {
         log(LogLevel::info, "no deltas from {0}@{1} to @{2}: they would not be much less",
             options.model, before.version, options.version);
-        return std::uint64_t{0};
+        return std::shared_ptr<HeldVersion>();
     }
-    const bool offered = publish_delta_set(*set, before.version, options) != nullptr;
-    return std::uint64_t{offered ? set->size() : 0};
+    return publish_delta_set(*set, before.version, options);
+}
+
+void NodeImpl::keep_deltas(const std::shared_ptr<HeldVersion>& newest,
+                           std::deque<std::shared_ptr<HeldVersion>>& kept, std::size_t count_max) {
+    if (!newest) return;
+    std::vector<std::shared_ptr<HeldVersion>> old;
+    {
+        const std::lock_guard lock(mutex_);
+        kept.push_back(newest);
+        for (; kept.size() > count_max; kept.pop_front()) old.push_back(kept.front());
+    }
+    for (const auto& held : old) let_go(held);
 }
 
 Result<void> NodeImpl::pull_deltas(const std::string& model, std::uint64_t version,
@@ -205,16 +217,6 @@ Result<std::vector<std::uint32_t>> NodeImpl::patch(const Resolved& resolved, Des
     }
     auto patched = apply_deltas(to, target, missing, *base, chain.sets());
     if (options.serve) chain.keep();
-    for (;;) {
-        std::shared_ptr<HeldVersion> oldest;
-        {
-            const std::lock_guard lock(mutex_);
-            if (deltas_.size() <= kDeltasServed) break;
-            oldest = deltas_.front();
-            deltas_.pop_front();
-        }
-        let_go(oldest);
-    }
     return patched;
 }
 

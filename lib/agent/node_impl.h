@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -74,6 +75,10 @@ class NodeImpl final : public Node {
     std::shared_ptr<HeldVersion> publish_delta_set(std::span<const std::byte> set,
                                                    std::uint64_t from,
                                                    const PublishOptions& options);
+    // Serves the newest, if it is not null, and of the others no more than so many in all: for
+    // those that are several versions behind.
+    void keep_deltas(const std::shared_ptr<HeldVersion>& newest,
+                     std::deque<std::shared_ptr<HeldVersion>>& kept, std::size_t count_max);
     IoThread& io() { return *io_; }
     // The newest version if it has the same bytes, else the one after it.
     Result<std::uint64_t> pick_version(const model::Manifest& manifest);
@@ -120,9 +125,12 @@ class NodeImpl final : public Node {
         PullReport report;
     };
 
-    // What changed since the files of `options.deltas_from`. Gives its bytes, 0 if it is not worth
-    // it. Errors: invalid_input (they are no earlier version), and of reading.
-    Result<std::uint64_t> publish_deltas(const Draft& draft, const PublishOptions& options);
+    // What changed since the files of `options.deltas_from`. Null if it is not worth it, or as
+    // publish_delta_set(). Errors: invalid_input (they are no earlier version), and of reading.
+    Result<std::shared_ptr<HeldVersion>> publish_deltas(const Draft& draft,
+                                                        const PublishOptions& options);
+    // Sets that were published beside versions from files.
+    std::deque<std::shared_ptr<HeldVersion>>& deltas_of(const std::string& model);
     Result<Resolved> resolve(const PullOptions& options);
     Result<NamedManifest> fetch_manifest(const registry::Grant& grant, const PullOptions& options);
     // After an error `pulled` may have a part of the version.
@@ -167,6 +175,7 @@ class NodeImpl final : public Node {
     mutable std::mutex mutex_;
     HeldVersions held_;
     std::deque<std::shared_ptr<HeldVersion>> deltas_;  // that were pulled last, served to others
+    std::map<std::string, std::deque<std::shared_ptr<HeldVersion>>> file_deltas_;  // by model
     std::shared_ptr<HeldVersion> stopped_;  // what the last pull that was stopped had so far
     std::vector<std::weak_ptr<PullSession>> sessions_;
     std::uint64_t cancels_ = 0;

@@ -11,8 +11,6 @@
 namespace weightcast::agent {
 namespace {
 
-constexpr std::size_t kDeltasOffered = 8;  // for those that are several versions behind
-
 class OwnTensors final : public TensorSource {
   public:
     OwnTensors(NodeImpl& node, std::shared_ptr<TensorMemory> memory, const SourceOptions& options)
@@ -45,6 +43,7 @@ class OwnTensors final : public TensorSource {
 
     Result<Published> publish(const PublishOptions& options,
                               const std::optional<std::vector<std::string>>& changed) override {
+        if (!options.deltas_from.empty()) return deltas_of_files_only();
         begin_update({});
         WEIGHTCAST_TRY(Draft draft,
                        memory_->draft(options, before_.get(), changed ? &*changed : nullptr));
@@ -52,20 +51,27 @@ class OwnTensors final : public TensorSource {
         if (!registration_) WEIGHTCAST_CHECK(register_memory());
         draft.registration = registration_;
         PublishOptions numbered = options;
-        std::uint64_t delta_bytes = 0;
+        std::shared_ptr<HeldVersion> deltas;
         if (options_.deltas) {
-            WEIGHTCAST_TRY(delta_bytes, publish_deltas(draft, numbered));
+            WEIGHTCAST_TRY(deltas, publish_deltas(draft, numbered));
         }
-        WEIGHTCAST_TRY(Published published, node_.publish_draft(draft, numbered, &offered_));
-        published.delta_bytes = delta_bytes;
+        auto outcome = node_.publish_draft(draft, numbered, &offered_);
+        if (!outcome) {
+            node_.let_go(deltas);
+            return outcome;
+        }
+        Published published = std::move(outcome).value();
+        if (deltas) published.delta_bytes = deltas->manifest().layout.total_bytes();
+        node_.keep_deltas(deltas, deltas_, kDeltasOffered);
         published.cut_off = std::exchange(cut_off_, false);
         return published;
     }
 
   private:
     // Before the version itself, so that nobody is told of it who cannot have its deltas. Gives it
-    // its number; gives the bytes of the deltas, 0 if there are none.
-    Result<std::uint64_t> publish_deltas(const Draft& draft, PublishOptions& options) {
+    // its number. Null if there are none.
+    Result<std::shared_ptr<HeldVersion>> publish_deltas(const Draft& draft,
+                                                        PublishOptions& options) {
         if (options.version == 0) {
             WEIGHTCAST_TRY(options.version, node_.pick_version(draft.manifest));
         }
@@ -77,15 +83,8 @@ class OwnTensors final : public TensorSource {
             return std::span<const std::byte>(to);
         };
         WEIGHTCAST_TRY(const auto set, base_.update(*named.manifest, read));
-        if (!set || from == options.version) return std::uint64_t{0};
-        auto offered = node_.publish_delta_set(*set, from, options);
-        if (!offered) return std::uint64_t{0};
-        deltas_.push_back(std::move(offered));
-        if (deltas_.size() > kDeltasOffered) {
-            node_.let_go(deltas_.front());
-            deltas_.pop_front();
-        }
-        return std::uint64_t{set->size()};
+        if (!set || from == options.version) return std::shared_ptr<HeldVersion>();
+        return node_.publish_delta_set(*set, from, options);
     }
 
     NodeImpl& node_;

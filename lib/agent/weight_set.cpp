@@ -98,11 +98,13 @@ class FollowedWeights final : public WeightSet, private FollowTarget {
         return success();
     }
 
-    Result<void> flip(const registry::ChannelInfo& to) override {
+    Result<void> flip(const registry::ChannelInfo& to, const std::stop_token& stop) override {
         report_.generation = to.generation;
         const Flip flip{to.version, to.generation, report_};
         if (!options_.in_place && options_.before_flip) {
             WEIGHTCAST_CHECK(options_.before_flip(flip));
+            // The hook may have waited long, and this version may be one that was rolled back.
+            if (stop.stop_requested()) return Error{Code::cancelled, 0, "not wanted any more"};
         }
         staged_->generation = to.generation;
         current_.store(staged_);

@@ -249,6 +249,8 @@ Result<Planned<PublishReply>> State::publish(const PublishRequest& request,
         if (!request.channel.empty() && current == nullptr) move_channel();
         return planned;
     }
+    // Else a channel would move to a version that its publisher cannot hold.
+    WEIGHTCAST_CHECK(check_may_hold(*peer));
     if (model == models_.end() && models_.size() >= options_.models_max) {
         return Error{Code::no_space, 0,
                      fmt::format("the limit of {} models is reached", options_.models_max)};

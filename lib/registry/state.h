@@ -178,6 +178,8 @@ class State {
     void remove_holding(Peer& peer, Version& version);
     // Whether nobody else has all of a version that a channel names.
     bool is_last(const Peer& peer, Version& version) const;
+    // Errors: no_space (it holds as many versions as it may).
+    Result<void> check_may_hold(const Peer& peer) const;
     void remove_pull(std::uint64_t id);
 
     void rank(const Peer& peer, Version& version, Held& held);

@@ -47,6 +47,13 @@ void State::unrank(const Peer& peer, Version& version, Held& held) {
     held.ranked = false;
 }
 
+Result<void> State::check_may_hold(const Peer& peer) const {
+    if (peer.holdings.size() < options_.holdings_per_peer_max) return success();
+    return Error{Code::no_space, 0,
+                 fmt::format("the limit of {} holdings per peer is reached by {}",
+                             options_.holdings_per_peer_max, peer.info.name)};
+}
+
 Result<void> State::hold(const PeerRef& ref, const Holding& holding) {
     WEIGHTCAST_TRY(Peer* const peer, find_peer(ref));
     WEIGHTCAST_TRY(Version* const version, find_version(holding.model, holding.version));
@@ -58,11 +65,7 @@ Result<void> State::hold(const PeerRef& ref, const Holding& holding) {
     }
     auto at = peer->holdings.find(version);
     if (at == peer->holdings.end()) {
-        if (peer->holdings.size() >= options_.holdings_per_peer_max) {
-            return Error{Code::no_space, 0,
-                         fmt::format("the limit of {} holdings per peer is reached by {}",
-                                     options_.holdings_per_peer_max, peer->info.name)};
-        }
+        WEIGHTCAST_CHECK(check_may_hold(*peer));
         at = peer->holdings.emplace(version, Held{}).first;
         ++counts_.holdings;
     }

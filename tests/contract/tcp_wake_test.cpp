@@ -55,10 +55,11 @@ class Holder {
     }
     // Waits until what was sent is in the reader's socket.
     void await_arrival() {
-        for (int unsent = 1; unsent > 0;) {
-            REQUIRE(::ioctl(reader_.get(), SIOCOUTQ, &unsent) == 0);
+        int unsent = 1;
+        while (unsent > 0 && ::ioctl(reader_.get(), SIOCOUTQ, &unsent) == 0) {
             std::this_thread::yield();
         }
+        REQUIRE(unsent == 0);
     }
     void end(EndStatus status) {
         send_message<kFrameBytes>(Frame{FrameKind::end, static_cast<std::uint32_t>(status), 0});
@@ -113,9 +114,9 @@ class Reader {
         thread_.join();
         return status_;
     }
-    int wakes() const { return wakes_; }
-    // Waits until it has woken more often than so.
-    void await_wake(int wakes) const { wakes_.wait(wakes); }
+    int looks() const { return looks_; }
+    // Waits until it has looked what came more often than so, or is done.
+    void await_look(int looks) const { looks_.wait(looks); }
     bool has_all() const {
         return std::ranges::all_of(memory_, [](std::byte b) { return b == std::byte{7}; });
     }
@@ -124,12 +125,14 @@ class Reader {
     void sleep_until_done() {
         std::array<Completion, 1> completions;
         while (fabric_->poll(completions) == 0) {
+            ++looks_;
+            looks_.notify_all();
             ::pollfd readable{fabric_->wait_fd(), POLLIN, 0};
             ::poll(&readable, 1, fabric_->wait_ms());
-            ++wakes_;
-            wakes_.notify_all();
         }
         status_ = completions[0].status;
+        ++looks_;
+        looks_.notify_all();
     }
 
     const fabric::RegionKey key_ = encode_key(RegionId{std::byte{1}});
@@ -138,7 +141,7 @@ class Reader {
     std::unique_ptr<fabric::Region> local_;
     std::thread thread_;
     ReadStatus status_ = ReadStatus::ok;
-    std::atomic<int> wakes_{0};
+    std::atomic<int> looks_{0};
 };
 
 }  // namespace
@@ -157,7 +160,7 @@ TEST_CASE("a tcp reader sleeps while a payload comes in pieces") {
     holder.end(EndStatus::ok);
     REQUIRE(reader.result() == ReadStatus::ok);
     REQUIRE(reader.has_all());
-    REQUIRE(reader.wakes() < kPieces / 4);
+    REQUIRE(reader.looks() < kPieces / 4);
 }
 
 TEST_CASE("a tcp holder that falls silent within a payload has failed") {
@@ -178,9 +181,9 @@ TEST_CASE("a slow tcp holder is no silent one") {
     holder.accept();
     holder.announce(kBytes);
     for (int i = 0; i < kPieces; ++i) {
-        const int wakes = reader.wakes();
+        const int looks = reader.looks();
         holder.send(16);
-        reader.await_wake(wakes);
+        reader.await_look(looks);
     }
     holder.send(kBytes - std::size_t{kPieces} * 16);
     holder.end(EndStatus::ok);

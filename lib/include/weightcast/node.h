@@ -86,8 +86,8 @@ struct Published {
     std::string manifest;          // SHA-256, hexadecimal
     double registration_seconds = 0;
     std::uint64_t delta_bytes = 0;  // of what changed since an earlier version; 0: not published
-    // Of a TensorSource: replicas were still reading the version before, and cannot any more. They
-    // are slower than this publisher, and some will skip versions.
+    // Of a TensorSource: replicas may still have been reading the version before, and cannot any
+    // more: they are slower than this publisher, or the registry could not tell.
     bool cut_off = false;
 };
 

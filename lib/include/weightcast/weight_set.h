@@ -58,6 +58,8 @@ struct Flip {
     PullReport report;  // of the pull; empty in the in-place mode before it
 };
 
+// What is overwritten is no longer served, even if it was the last copy: of versions that channels
+// name, keep one that does not follow.
 struct WeightSetOptions {
     PullOptions pull;  // model; reference: "" or ":CHANNEL"; tensors, expected, fabrics, ...
     // One copy in memory instead of two: readers get no snapshot from before_flip to after_flip,
@@ -65,7 +67,8 @@ struct WeightSetOptions {
     // readers get none, until one succeeds.
     bool in_place = false;
     // Called by the thread that follows, so that an engine can flip at a step boundary: the flip
-    // waits until it returns. An error puts the flip off; it is tried again.
+    // waits until it returns. An error puts the flip off; it is tried again. If the channel moves
+    // on meanwhile there is no flip, and a call for the next one.
     std::function<Result<void>(const Flip&)> before_flip;
     std::function<void(const Flip&)> after_flip;
     // A version that cannot be had for now. The one before stays current, if it is not in place.

@@ -2,6 +2,7 @@
 // failures and moves at any moment. Method: a channel and a target that the test moves by hand.
 #include "agent/follow_loop.h"
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -28,6 +29,14 @@ class Channel {
         if (tell) told_ = now_;
         changed_.notify_all();
     }
+    // As a new store tells it.
+    void begin_again(std::uint64_t version) {
+        const std::lock_guard lock(mutex_);
+        now_.generation = 1;
+        now_.version = version;
+        told_ = now_;
+        changed_.notify_all();
+    }
     ChannelInfo now() {
         const std::lock_guard lock(mutex_);
         return now_;
@@ -37,11 +46,12 @@ class Channel {
       public:
         explicit Watch(Channel& channel) : channel_(channel) {}
         Result<std::optional<ChannelInfo>> next(std::uint64_t known,
-                                                std::chrono::milliseconds) override {
+                                                std::chrono::milliseconds wait) override {
             std::unique_lock lock(channel_.mutex_);
-            channel_.changed_.wait(lock, [&] {
+            const bool news = channel_.changed_.wait_for(lock, wait, [&] {
                 return cancelled_ || channel_.refused_ || channel_.told_.generation != known;
             });
+            if (!news) return std::optional<ChannelInfo>();
             if (cancelled_) return Error{Code::cancelled, 0, "cancelled"};
             if (channel_.refused_) return Error{Code::refused, 0, "the token is wrong"};
             return std::optional(channel_.told_);
@@ -81,7 +91,7 @@ struct Target final : FollowTarget {
     Result<void> stage(const ChannelInfo& to, const std::stop_token& stop) override {
         return on_stage ? on_stage(to, stop) : success();
     }
-    Result<void> flip(const ChannelInfo& to) override {
+    Result<void> flip(const ChannelInfo& to, const std::stop_token&) override {
         flips.push_back(to.generation);
         return on_flip ? on_flip(to) : success();
     }
@@ -101,11 +111,13 @@ struct Following {
     Channel channel;
     Target target;
     std::stop_source stop;
+    std::atomic<int> store{1};  // at the registry
 
+    std::string cluster() const { return std::to_string(store); }
     Result<void> run() {
         FollowLoop loop(
             std::make_unique<Channel::Watch>(channel),
-            [this]() -> Result<ChannelInfo> { return channel.now(); },
+            [this]() -> Result<ChannelInfo> { return channel.now(); }, [this] { return cluster(); },
             [](const ChannelInfo& to) { return to.version; }, target);
         return loop.run(stop.get_token());
     }
@@ -146,6 +158,63 @@ TEST_CASE("a move while a version is staged stops that, and the version is never
     REQUIRE_OK(following.run());
     CHECK(following.target.flips == std::vector<std::uint64_t>{2});
     CHECK(following.target.troubles.empty());
+}
+
+// Each version is superseded by one that is `step` away.
+void move_on_while_staging(Following& following, std::int64_t step) {
+    following.target.on_stage = [&following, step](const ChannelInfo& to,
+                                                   const std::stop_token& stop) -> Result<void> {
+        if (to.generation > 8) return success();
+        following.channel.move(
+            static_cast<std::uint64_t>(static_cast<std::int64_t>(to.version) + step));
+        if (!stop.stop_requested() && following.target.troubles.empty()) wait_for_stop(stop);
+        if (!stop.stop_requested()) return success();
+        return Error{Code::cancelled, 0, "stopped"};
+    };
+}
+
+TEST_CASE("of versions that come faster than they can be had, some are flipped to") {
+    Following following;
+    following.channel.move(1);
+    following.target.on_flip = [&](const ChannelInfo& to) {
+        if (to.generation > 8) following.stop.request_stop();
+        return success();
+    };
+    move_on_while_staging(following, 1);
+    REQUIRE_OK(following.run());
+    // Three were given up, the fourth is finished although the channel is at the fifth.
+    REQUIRE(!following.target.flips.empty());
+    CHECK(following.target.flips.front() == 4);
+    CHECK(std::ranges::is_sorted(following.target.flips));
+    REQUIRE(!following.target.troubles.empty());
+    CHECK(following.target.troubles.front().find("moved on 3 times") != std::string::npos);
+}
+
+TEST_CASE("what the channel has gone back from is given up, however often it moves") {
+    Following following;
+    following.channel.move(100);
+    following.after_each_flip({});
+    following.target.on_stage = [&](const ChannelInfo& to,
+                                    const std::stop_token& stop) -> Result<void> {
+        if (to.generation > 8) return success();
+        following.channel.move(to.version - 1);
+        wait_for_stop(stop);
+        return Error{Code::cancelled, 0, "stopped"};
+    };
+    REQUIRE_OK(following.run());
+    CHECK(following.target.flips == std::vector<std::uint64_t>{9});
+}
+
+TEST_CASE("a registry that lost its store is followed from its first generation on") {
+    Following following;
+    following.channel.move(1);
+    following.after_each_flip({[&] { following.channel.move(2); },
+                               [&] {
+                                   following.channel.begin_again(7);
+                                   following.store = 2;
+                               }});
+    REQUIRE_OK(following.run());
+    CHECK(following.target.flips == std::vector<std::uint64_t>{1, 2, 1});
 }
 
 TEST_CASE("a move that nobody told of is found before the flip") {

@@ -176,6 +176,28 @@ TEST_CASE("publish moves a channel forwards only, setting it moves it anywhere")
     CHECK(grant.value().generation == 2);
 }
 
+TEST_CASE("who may hold no more cannot move a channel to a version that nobody would have") {
+    World world;
+    const PeerRef peer = world.join("a");
+    const auto publish = [&](std::uint64_t version) -> Result<void> {
+        WEIGHTCAST_CHECK(
+            world.publish(sample_publish(peer, version, std::to_string(version), "stable")));
+        return world.state.hold(peer, sample_holding(version, true));
+    };
+    std::uint64_t version = 1;
+    while (publish(version)) ++version;
+    const auto refused = publish(version);
+    REQUIRE(refused.has_error());
+    CHECK(refused.error().code == Code::no_space);
+    CHECK(refused.error().message.find("64 holdings") != std::string::npos);
+    const PeerRef reader = world.join("reader");
+    const auto pull = world.state.open_pull({reader, "m", ""}, world.now);
+    REQUIRE_OK(pull);
+    CHECK(pull.value().version.version == version - 1);
+    // What it holds already it may publish again.
+    REQUIRE_OK(publish(1));
+}
+
 TEST_CASE("channel is compared and swapped by generation") {
     World world;
     const PeerRef a = world.join("a");
