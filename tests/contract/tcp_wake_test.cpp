@@ -28,9 +28,9 @@ constexpr std::uint32_t kProgressMs = 500;
 constexpr std::size_t kBytes = 64U << 10U;
 
 // A holder of kBytes bytes at a loopback address, with one reader that asks once for all of them.
-class Holder {
+class PacedHolder {
   public:
-    Holder() {
+    PacedHolder() {
         auto listener = listen_on("127.0.0.1:0");
         REQUIRE(listener);
         listener_ = std::move(listener).value();
@@ -87,9 +87,9 @@ class Holder {
 };
 
 // A fabric that reads all of the holder's bytes in one go.
-class Reader {
+class SleepingReader {
   public:
-    explicit Reader(const Holder& holder) {
+    explicit SleepingReader(const PacedHolder& holder) {
         fabric::FabricOptions options;
         options.progress_ms_max = kProgressMs;
         auto opened = open_tcp(options);
@@ -102,11 +102,11 @@ class Reader {
         const fabric::Read read{link, key_, 0, local_.get(), 0, kBytes, fabric::ReadTag(1)};
         fabric_->submit({&read, 1});
     }
-    ~Reader() {
+    ~SleepingReader() {
         if (thread_.joinable()) thread_.join();
     }
-    Reader(const Reader&) = delete;
-    Reader& operator=(const Reader&) = delete;
+    SleepingReader(const SleepingReader&) = delete;
+    SleepingReader& operator=(const SleepingReader&) = delete;
     void start() {
         thread_ = std::thread([this] { sleep_until_done(); });
     }
@@ -148,8 +148,8 @@ class Reader {
 
 TEST_CASE("a tcp reader sleeps while a payload comes in pieces") {
     constexpr int kPieces = 64;
-    Holder holder;
-    Reader reader(holder);
+    PacedHolder holder;
+    SleepingReader reader(holder);
     reader.start();
     holder.accept();
     holder.announce(kBytes);
@@ -164,8 +164,8 @@ TEST_CASE("a tcp reader sleeps while a payload comes in pieces") {
 }
 
 TEST_CASE("a tcp holder that falls silent within a payload has failed") {
-    Holder holder;
-    Reader reader(holder);
+    PacedHolder holder;
+    SleepingReader reader(holder);
     reader.start();
     holder.accept();
     holder.announce(kBytes);
@@ -175,8 +175,8 @@ TEST_CASE("a tcp holder that falls silent within a payload has failed") {
 
 TEST_CASE("a slow tcp holder is no silent one") {
     constexpr int kPieces = 6;  // most wait until the reader wakes for its deadline
-    Holder holder;
-    Reader reader(holder);
+    PacedHolder holder;
+    SleepingReader reader(holder);
     reader.start();
     holder.accept();
     holder.announce(kBytes);
@@ -192,8 +192,8 @@ TEST_CASE("a slow tcp holder is no silent one") {
 }
 
 TEST_CASE("a tcp reader is woken by an end that comes before all bytes") {
-    Holder holder;
-    Reader reader(holder);
+    PacedHolder holder;
+    SleepingReader reader(holder);
     reader.start();
     holder.accept();
     holder.announce(kBytes / 2);
