@@ -123,6 +123,15 @@ bool NodeImpl::let_go(const std::shared_ptr<HeldVersion>& held,
     return unread && unread.value();
 }
 
+Result<void> NodeImpl::give_up(const std::shared_ptr<HeldVersion>& held) {
+    if (held && !held->withdrawn()) {
+        const auto dropped = membership_->drop(held, {}, true);
+        if (!dropped && dropped.error().code == Code::conflict) return dropped.error();
+    }
+    let_go(held);
+    return success();
+}
+
 HeldVersions NodeImpl::pulled_versions(const std::string& model) const {
     HeldVersions found;
     const std::lock_guard lock(mutex_);

@@ -67,6 +67,9 @@ class NodeImpl final : public Node {
     // Neither any more. Nothing if there is nothing. As Membership::drop().
     bool let_go(const std::shared_ptr<HeldVersion>& held,
                 std::chrono::milliseconds readers_wait = {});
+    // The same, before its memory is overwritten. Errors: conflict, and nothing is done (this is
+    // the last whole copy of what a channel names).
+    Result<void> give_up(const std::shared_ptr<HeldVersion>& held);
     // Publishes and serves. `offered`, if not null, gets what is served.
     Result<Published> publish_draft(const Draft& draft, const PublishOptions& options,
                                     std::shared_ptr<HeldVersion>* offered = nullptr);

@@ -85,12 +85,10 @@ class FollowedWeights final : public WeightSet, private FollowTarget {
         // readers go on until all else is known to be well.
         if (!options_.in_place) WEIGHTCAST_CHECK(wait_until_unread(stop));
         WEIGHTCAST_CHECK(node_.pull_into(pull, arena, [&]() -> Result<void> {
-            if (options_.in_place) {
-                WEIGHTCAST_CHECK(pause(to));
-                WEIGHTCAST_CHECK(wait_until_unread(stop));
-            }
-            node_.let_go(arena.held);
-            return success();
+            WEIGHTCAST_CHECK(node_.give_up(arena.held));
+            if (!options_.in_place) return success();
+            WEIGHTCAST_CHECK(pause(to));
+            return wait_until_unread(stop);
         }));
         node_.remember(arena.held);
         report_ = arena.report;

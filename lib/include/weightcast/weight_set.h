@@ -58,8 +58,8 @@ struct Flip {
     PullReport report;  // of the pull; empty in the in-place mode before it
 };
 
-// What is overwritten is no longer served, even if it was the last copy: of versions that channels
-// name, keep one that does not follow.
+// The last whole copy of a version that a channel names is not overwritten: the next version is put
+// off, and that is told as trouble, until another peer has it or no channel names it any more.
 struct WeightSetOptions {
     PullOptions pull;  // model; reference: "" or ":CHANNEL"; tensors, expected, fabrics, ...
     // One copy in memory instead of two: readers get no snapshot from before_flip to after_flip,

@@ -112,6 +112,34 @@ std::unique_ptr<WeightSet> follow(Node& node, const WeightSetOptions& options) {
     return std::move(weights).value();
 }
 
+TEST_CASE("the last copy of what another channel names is not overwritten") {
+    Cluster cluster;
+    Trainer trainer(cluster);
+    const auto replica = cluster.node("replica");
+    Hooks hooks;
+    trainer.step(kTensors);
+    auto api = registry::connect({.url = cluster.server->url()});
+    REQUIRE_OK(api);
+    registry::SetChannelRequest kept;
+    kept.model = "m";
+    kept.channel = "prod";
+    kept.version = 1;
+    REQUIRE_OK(api.value()->set_channel(kept));
+    const auto weights = follow(*replica, hooks.options());
+    REQUIRE(weights->wait_for(1, kPatience));
+    trainer.step(1);
+    REQUIRE(weights->wait_for(2, kPatience));
+    REQUIRE_OK(trainer.node().withdraw("m", 1));
+    trainer.step(1);
+    while (hooks.troubles == 0) std::this_thread::yield();
+    CHECK(weights->acquire().version() == 2);
+    // Nobody wants it any more.
+    kept.version = 2;
+    REQUIRE_OK(api.value()->set_channel(kept));
+    REQUIRE(weights->wait_for(3, kPatience));
+    CHECK(trainer.proves(weights->acquire()));
+}
+
 TEST_CASE("weights follow a channel, and each step reads what changed") {
     Cluster cluster;
     Trainer trainer(cluster);
