@@ -6,7 +6,6 @@
 #include <atomic>
 #include <bit>
 #include <memory>
-#include <mutex>
 #include <string_view>
 #include <utility>
 
@@ -64,20 +63,6 @@ class TensorPlaces {
     std::vector<const model::TensorRecord*> tensors_;  // by place
 };
 
-// Calls `body` for every chunk, on all cores; gives one of the errors, if there are any.
-Result<void> each_chunk(const model::Layout& layout,
-                        const std::function<Result<void>(std::uint32_t chunk)>& body) {
-    std::mutex mutex;
-    Result<void> outcome = success();
-    parallel_for(layout.chunk_count(), [&](std::size_t chunk) {
-        auto done = body(static_cast<std::uint32_t>(chunk));
-        if (done) return;
-        const std::lock_guard lock(mutex);
-        outcome = done.error();
-    });
-    return outcome;
-}
-
 }  // namespace
 
 std::string deltas_artifact(std::uint64_t from_version) {
@@ -100,7 +85,8 @@ Result<std::optional<std::vector<std::byte>>> make_delta_set(const model::Manife
     std::vector<delta::Difference> differences(layout.chunk_count());
     std::atomic<std::uint64_t> differing{0};
     const TensorPlaces places(now);
-    WEIGHTCAST_CHECK(each_chunk(layout, [&](std::uint32_t chunk) -> Result<void> {
+    WEIGHTCAST_CHECK(parallel_try(layout.chunk_count(), [&](std::size_t i) -> Result<void> {
+        const auto chunk = static_cast<std::uint32_t>(i);
         if (before.chunk_digests[chunk] == now.chunk_digests[chunk]) return success();
         const std::uint64_t bytes = layout.chunk_range(chunk).bytes;
         const auto buffers = std::make_unique_for_overwrite<std::byte[]>(2 * bytes);
@@ -152,7 +138,8 @@ Result<std::optional<std::vector<std::byte>>> DeltaBase::update(const model::Man
         WEIGHTCAST_TRY(set, make_delta_set(*before, now, read_before, read, copy));
     } else {
         WEIGHTCAST_TRY(copy_, SharedMemory::create("weightcast-before", layout.space_bytes()));
-        WEIGHTCAST_CHECK(each_chunk(layout, [&](std::uint32_t chunk) -> Result<void> {
+        WEIGHTCAST_CHECK(parallel_try(layout.chunk_count(), [&](std::size_t i) -> Result<void> {
+            const auto chunk = static_cast<std::uint32_t>(i);
             const std::span<std::byte> to = copied(chunk);
             WEIGHTCAST_TRY(const auto bytes, read(chunk, to));
             if (bytes.data() != to.data()) std::ranges::copy(bytes, to.data());

@@ -277,14 +277,12 @@ bool DirectoryDestination::right(int fd, std::uint32_t chunk) const {
 Result<void> DirectoryDestination::recover_chunks() {
     const std::vector<std::byte> journal = bitmap_;  // store() changes the other
     std::vector<char> good(options_.wanted.size());
-    std::mutex mutex;
-    Result<void> outcome = success();
-    parallel_for(good.size(), [&](std::size_t i) {
+    WEIGHTCAST_CHECK(parallel_try(good.size(), [&](std::size_t i) -> Result<void> {
         const std::uint32_t chunk = options_.wanted[i];
         const model::ArtifactRange range = manifest_->layout.chunk_range(chunk);
         if (shared_[range.artifact] != 0) {
             good[i] = 1;
-            return;
+            return success();
         }
         const bool claimed =
             (std::to_integer<unsigned>(journal[chunk / 8]) >> (chunk % 8) & 1) != 0;
@@ -293,14 +291,13 @@ Result<void> DirectoryDestination::recover_chunks() {
         } else if (!existing_right_.empty() && existing_right_[chunk] != 0) {
             std::vector<std::byte> bytes(range.bytes);
             const std::string& name = manifest_->artifacts[range.artifact].path;
-            auto copied = read_exactly(existing_[range.artifact].get(), bytes, range.offset, name);
-            if (copied) copied = store(chunk, bytes);
-            good[i] = copied ? 1 : 0;
-            const std::lock_guard lock(mutex);
-            if (!copied && outcome) outcome = copied.error();
+            WEIGHTCAST_CHECK(
+                read_exactly(existing_[range.artifact].get(), bytes, range.offset, name));
+            WEIGHTCAST_CHECK(store(chunk, bytes));
+            good[i] = 1;
         }
-    });
-    if (!outcome) return outcome;
+        return success();
+    }));
     for (std::size_t i = 0; i < good.size(); ++i) {
         if (good[i] != 0) present_.push_back(options_.wanted[i]);
     }

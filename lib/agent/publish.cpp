@@ -6,7 +6,6 @@
 #include <bit>
 #include <cstring>
 #include <map>
-#include <mutex>
 
 #include "agent/source_files.h"
 #include "base/file.h"
@@ -78,26 +77,17 @@ template <typename Read>
 Result<void> digest_chunks(model::Manifest& manifest, const Read& read) {
     const model::Layout& layout = manifest.layout;
     manifest.chunk_digests.resize(layout.chunk_count());
-    std::mutex mutex;
-    Result<void> outcome = success();
     constexpr std::uint32_t kBatch = 16;
     const std::size_t batches = (layout.chunk_count() + kBatch - 1) / kBatch;
-    parallel_for(batches, [&](std::size_t batch) {
+    return parallel_try(batches, [&](std::size_t batch) -> Result<void> {
         std::vector<std::byte> buffer(layout.chunk_bytes());
         const auto first = static_cast<std::uint32_t>(batch) * kBatch;
         const auto last = std::min(first + kBatch, layout.chunk_count());
         for (std::uint32_t chunk = first; chunk < last; ++chunk) {
-            auto digest = read(layout.chunk_range(chunk), buffer);
-            if (digest) {
-                manifest.chunk_digests[chunk] = digest.value();
-                continue;
-            }
-            const std::lock_guard lock(mutex);
-            if (outcome) outcome = digest.error();
-            return;
+            WEIGHTCAST_TRY(manifest.chunk_digests[chunk], read(layout.chunk_range(chunk), buffer));
         }
+        return success();
     });
-    return outcome;
 }
 
 }  // namespace

@@ -104,7 +104,7 @@ TimePoint PullSession::deadline() const {
 
 void PullSession::step(TimePoint now) {
     if (!failed_) {
-        if (scheduler_.in_flight() > 0 || !scheduler_.finished()) lose_failed_links();
+        if (!scheduler_.finished()) lose_failed_links();
         if (now >= next_renew_) renew(now);
         check_starving(now);
         actions_.clear();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 #include <numeric>
 #include <unordered_map>
 
@@ -63,9 +62,7 @@ Result<std::vector<std::uint32_t>> make_chunks(Destination& to, const model::Man
                                                std::span<const std::uint32_t> chunks,
                                                const MakeChunk& make) {
     std::vector<char> stored(chunks.size());
-    std::mutex mutex;
-    Result<void> outcome = success();
-    parallel_for(chunks.size(), [&](std::size_t i) {
+    WEIGHTCAST_CHECK(parallel_try(chunks.size(), [&](std::size_t i) -> Result<void> {
         const std::uint32_t chunk = chunks[i];
         std::vector<std::byte> buffer;
         std::span<std::byte> place = to.in_place(chunk);
@@ -73,16 +70,12 @@ Result<std::vector<std::uint32_t>> make_chunks(Destination& to, const model::Man
             buffer.resize(manifest.layout.chunk_range(chunk).bytes);
             place = buffer;
         }
-        if (!make(chunk, place)) return;
-        if (model::digest_chunk(place) != manifest.chunk_digests[chunk]) return;
-        if (const auto done = to.store(chunk, place)) {
-            stored[i] = 1;
-        } else {
-            const std::lock_guard lock(mutex);
-            if (outcome) outcome = done;
-        }
-    });
-    WEIGHTCAST_CHECK(outcome);
+        if (!make(chunk, place)) return success();
+        if (model::digest_chunk(place) != manifest.chunk_digests[chunk]) return success();
+        WEIGHTCAST_CHECK(to.store(chunk, place));
+        stored[i] = 1;
+        return success();
+    }));
     std::vector<std::uint32_t> made;
     for (std::size_t i = 0; i < chunks.size(); ++i) {
         if (stored[i] != 0) made.push_back(chunks[i]);

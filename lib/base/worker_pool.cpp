@@ -62,4 +62,16 @@ void parallel_for(std::size_t count, const std::function<void(std::size_t)>& bod
     for (std::thread& helper : helpers) helper.join();
 }
 
+Result<void> parallel_try(std::size_t count, const std::function<Result<void>(std::size_t)>& body) {
+    std::mutex mutex;
+    Result<void> outcome = success();
+    parallel_for(count, [&](std::size_t i) {
+        const auto done = body(i);
+        if (done) return;
+        const std::lock_guard lock(mutex);
+        if (outcome) outcome = done;
+    });
+    return outcome;
+}
+
 }  // namespace weightcast

@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "weightcast/result.h"
+
 namespace weightcast {
 
 // Thread-safe. The destructor runs what is queued and joins.
@@ -37,5 +39,7 @@ unsigned usable_cores();
 // Runs body(i) for each i below `count` on all usable cores, each thread taking the next free i.
 // Returns after the last; `body` is called from several threads at once.
 void parallel_for(std::size_t count, const std::function<void(std::size_t)>& body);
+// The same; gives the first error, after the others have run.
+Result<void> parallel_try(std::size_t count, const std::function<Result<void>(std::size_t)>& body);
 
 }  // namespace weightcast

@@ -2,36 +2,20 @@
 // over TCP. Compiled by the lab and not by meson.
 //
 // gloo-bcast RANK RANKS ADDRESS MEETING_FOLDER FILE BYTES
-#include <fcntl.h>
 #include <gloo/barrier.h>
 #include <gloo/broadcast.h>
 #include <gloo/rendezvous/context.h>
 #include <gloo/rendezvous/file_store.h>
 #include <gloo/transport/tcp/device.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 
+#include "map_file.h"
+
 namespace {
 
 constexpr std::chrono::seconds kPatience{120};
-
-char* map_file(const char* path, std::size_t bytes, bool is_source) {
-    const int file = is_source ? open(path, O_RDONLY) : open(path, O_RDWR | O_CREAT, 0644);
-    if (file < 0 || (!is_source && ftruncate(file, static_cast<off_t>(bytes)) != 0)) {
-        std::perror(path);
-        std::exit(1);
-    }
-    void* memory =
-        mmap(nullptr, bytes, is_source ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    if (memory == MAP_FAILED) {
-        std::perror("mmap");
-        std::exit(1);
-    }
-    return static_cast<char*>(memory);
-}
 
 void say(const char* word) {
     std::puts(word);

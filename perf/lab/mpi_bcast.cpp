@@ -2,31 +2,15 @@
 // that is done is up to MPI's settings. Compiled by the lab, with mpicxx, and not by meson.
 //
 // mpirun ... mpi-bcast SOURCE COPY_OF_RANK_1 COPY_OF_RANK_2...
-#include <fcntl.h>
 #include <mpi.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
+
+#include "map_file.h"
 
 namespace {
-
-void* map_file(const char* path, long bytes, bool is_source) {
-    const int file = is_source ? open(path, O_RDONLY) : open(path, O_RDWR | O_CREAT, 0644);
-    if (file < 0 || (!is_source && ftruncate(file, bytes) != 0)) {
-        std::perror(path);
-        std::exit(1);
-    }
-    void* memory = mmap(nullptr, static_cast<std::size_t>(bytes),
-                        is_source ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    if (memory == MAP_FAILED) {
-        std::perror("mmap");
-        std::exit(1);
-    }
-    return memory;
-}
 
 void say(const char* word, int rank) {
     std::printf("%s %d %d\n", word, rank, static_cast<int>(getpid()));
@@ -44,7 +28,7 @@ int main(int argc, char** argv) {
         std::fputs("usage: mpi-bcast SOURCE COPY_OF_RANK_1...\n", stderr);
         return 2;
     }
-    void* memory = map_file(argv[rank + 1], told.st_size, rank == 0);
+    char* memory = map_file(argv[rank + 1], static_cast<std::size_t>(told.st_size), rank == 0);
     MPI_Barrier(MPI_COMM_WORLD);
     if (rank > 0) {
         say("loaded", rank);

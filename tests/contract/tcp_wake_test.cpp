@@ -144,14 +144,23 @@ class SleepingReader {
     std::atomic<int> looks_{0};
 };
 
+// A holder that has been asked for all of its bytes.
+struct Transfer {
+    Transfer() {
+        reader.start();
+        holder.accept();
+    }
+
+    PacedHolder holder;
+    SleepingReader reader{holder};
+};
+
 }  // namespace
 
 TEST_CASE("a tcp reader sleeps while a payload comes in pieces") {
     constexpr int kPieces = 64;
-    PacedHolder holder;
-    SleepingReader reader(holder);
-    reader.start();
-    holder.accept();
+    Transfer transfer;
+    auto& [holder, reader] = transfer;
     holder.announce(kBytes);
     for (int i = 0; i < kPieces; ++i) {
         holder.send(kBytes / kPieces);
@@ -164,10 +173,8 @@ TEST_CASE("a tcp reader sleeps while a payload comes in pieces") {
 }
 
 TEST_CASE("a tcp holder that falls silent within a payload has failed") {
-    PacedHolder holder;
-    SleepingReader reader(holder);
-    reader.start();
-    holder.accept();
+    Transfer transfer;
+    auto& [holder, reader] = transfer;
     holder.announce(kBytes);
     holder.send(1000);
     REQUIRE(reader.result() == ReadStatus::timed_out);
@@ -175,10 +182,8 @@ TEST_CASE("a tcp holder that falls silent within a payload has failed") {
 
 TEST_CASE("a slow tcp holder is no silent one") {
     constexpr int kPieces = 6;  // most wait until the reader wakes for its deadline
-    PacedHolder holder;
-    SleepingReader reader(holder);
-    reader.start();
-    holder.accept();
+    Transfer transfer;
+    auto& [holder, reader] = transfer;
     holder.announce(kBytes);
     for (int i = 0; i < kPieces; ++i) {
         const int looks = reader.looks();
@@ -192,10 +197,8 @@ TEST_CASE("a slow tcp holder is no silent one") {
 }
 
 TEST_CASE("a tcp reader is woken by an end that comes before all bytes") {
-    PacedHolder holder;
-    SleepingReader reader(holder);
-    reader.start();
-    holder.accept();
+    Transfer transfer;
+    auto& [holder, reader] = transfer;
     holder.announce(kBytes / 2);
     holder.send(kBytes / 2);
     holder.end(EndStatus::remote_fault);

@@ -160,19 +160,6 @@ TEST_CASE("a move while a version is staged stops that, and the version is never
     CHECK(following.target.troubles.empty());
 }
 
-// Each version is superseded by one that is `step` away.
-void move_on_while_staging(Following& following, std::int64_t step) {
-    following.target.on_stage = [&following, step](const ChannelInfo& to,
-                                                   const std::stop_token& stop) -> Result<void> {
-        if (to.generation > 8) return success();
-        following.channel.move(
-            static_cast<std::uint64_t>(static_cast<std::int64_t>(to.version) + step));
-        if (!stop.stop_requested() && following.target.troubles.empty()) wait_for_stop(stop);
-        if (!stop.stop_requested()) return success();
-        return Error{Code::cancelled, 0, "stopped"};
-    };
-}
-
 TEST_CASE("of versions that come faster than they can be had, some are flipped to") {
     Following following;
     following.channel.move(1);
@@ -180,7 +167,14 @@ TEST_CASE("of versions that come faster than they can be had, some are flipped t
         if (to.generation > 8) following.stop.request_stop();
         return success();
     };
-    move_on_while_staging(following, 1);
+    following.target.on_stage = [&](const ChannelInfo& to,
+                                    const std::stop_token& stop) -> Result<void> {
+        if (to.generation > 8) return success();
+        following.channel.move(to.version + 1);
+        if (!stop.stop_requested() && following.target.troubles.empty()) wait_for_stop(stop);
+        if (!stop.stop_requested()) return success();
+        return Error{Code::cancelled, 0, "stopped"};
+    };
     REQUIRE_OK(following.run());
     // Three were given up, the fourth is finished although the channel is at the fifth.
     REQUIRE(!following.target.flips.empty());
