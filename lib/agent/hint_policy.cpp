@@ -46,6 +46,12 @@ double RateMeter::take(TimePoint now, std::uint64_t bytes, std::uint64_t bytes_m
     return first ? 0 : static_cast<double>(got) / seconds(period);
 }
 
+std::optional<Duration> wait_for_hints(const registry::Grant& grant) {
+    const std::uint32_t ms = std::max(grant.plan_ms, grant.manifest_ms);
+    if (ms == 0 || !grant.holders.empty()) return std::nullopt;
+    return std::chrono::milliseconds(ms);
+}
+
 Duration renew_after(Duration before, std::uint32_t lease_ms, std::uint32_t renew_ms) {
     const Duration longest = std::chrono::milliseconds(lease_ms) / 4;
     const Duration wanted = renew_ms == 0 ? before * 3 / 2 : std::chrono::milliseconds(renew_ms);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "agent/scheduler.h"
 #include "base/clock.h"
@@ -47,6 +48,10 @@ class RateMeter {
     TimePoint since_{};
     std::uint64_t bytes_ = 0;
 };
+
+// For how long the registry asks for patience before it gives hints; nothing if it gives them.
+// Until then those hold that it gave before.
+std::optional<Duration> wait_for_hints(const registry::Grant& grant);
 
 // Time until the next renewal, without jitter, after one of `before`: what the registry asked for,
 // else ever longer.

@@ -135,6 +135,7 @@ class NodeImpl final : public Node {
     // Sets that were published beside versions from files.
     std::deque<std::shared_ptr<HeldVersion>>& deltas_of(const std::string& model);
     Result<Resolved> resolve(const PullOptions& options);
+    void await_manifest(Resolved& resolved, const std::stop_token& stop);
     Result<NamedManifest> fetch_manifest(const registry::Grant& grant, const PullOptions& options);
     // After an error `pulled` may have a part of the version.
     // `in_place`: what `destination` held and has not overwritten, or null.

@@ -18,6 +18,7 @@ namespace {
 
 constexpr auto kProgressInterval = std::chrono::milliseconds(200);
 constexpr auto kOfferWait = std::chrono::milliseconds(100);  // for the memory to be registered
+constexpr std::uint32_t kHoldersAtFirst = 4;                 // of whom one has the manifest
 
 std::vector<std::uint32_t> without(std::span<const std::uint32_t> chunks,
                                    std::span<const std::uint32_t> less) {
@@ -114,10 +115,10 @@ Result<NodeImpl::Resolved> NodeImpl::resolve(const PullOptions& options) {
         resolved.cancels = cancels_;
     }
     WEIGHTCAST_CHECK(model::check_model_name(options.model));
-    WEIGHTCAST_TRY(resolved.grant,
-                   membership_->call([&](registry::Api& api, const registry::PeerRef& peer) {
-                       return api.open_pull({peer, options.model, options.reference, kHoldersMax});
-                   }));
+    WEIGHTCAST_TRY(
+        resolved.grant, membership_->call([&](registry::Api& api, const registry::PeerRef& peer) {
+            return api.open_pull({peer, options.model, options.reference, kHoldersAtFirst});
+        }));
     resolved.lease = Lease(*membership_, resolved.grant.pull);
     if (options.bytes_max != 0 && resolved.grant.version.bytes > options.bytes_max) {
         return Error{Code::invalid_input, 0,
@@ -125,6 +126,7 @@ Result<NodeImpl::Resolved> NodeImpl::resolve(const PullOptions& options) {
                                  resolved.grant.version.version, resolved.grant.version.bytes,
                                  options.bytes_max)};
     }
+    await_manifest(resolved, options.stop);
     WEIGHTCAST_TRY(resolved.named, fetch_manifest(resolved.grant, options));
     const model::Manifest& manifest = *resolved.named.manifest;
     WEIGHTCAST_CHECK(check_expected(manifest, options.expected));
@@ -136,6 +138,21 @@ Result<NodeImpl::Resolved> NodeImpl::resolve(const PullOptions& options) {
         resolved.wanted = model::chunks_of_tensors(manifest, resolved.tensors, false);
     }
     return resolved;
+}
+
+// Until the registry says who hands out the manifest.
+void NodeImpl::await_manifest(Resolved& resolved, const std::stop_token& stop) {
+    for (std::uint32_t waits = 0; waits < kPlanWaitsMax; ++waits) {
+        if (resolved.grant.manifest_ms == 0 || stop.stop_requested()) return;
+        std::this_thread::sleep_for(std::chrono::milliseconds(resolved.grant.manifest_ms));
+        auto grant = membership_->call([&](registry::Api& api, const registry::PeerRef& peer) {
+            registry::RenewRequest request{peer, resolved.grant.pull, {}, kHoldersAtFirst};
+            request.manifest = true;
+            return api.renew_pull(request);
+        });
+        if (!grant || grant.value().version.root != resolved.grant.version.root) return;
+        resolved.grant = std::move(grant).value();
+    }
 }
 
 // From a holder if one answers, since thousands may ask at once; else from the registry.
@@ -228,9 +245,10 @@ void NodeImpl::await_plan(Resolved& resolved) {
         });
         // A registry that does not answer now may do so later: the session asks again.
         if (!grant || grant.value().version.root != resolved.grant.version.root) return;
-        resolved.grant = std::move(grant).value();
-        if (resolved.grant.plan_ms == 0) return;
-        std::this_thread::sleep_for(std::chrono::milliseconds(resolved.grant.plan_ms));
+        const auto wait = wait_for_hints(grant.value());
+        if (!wait) resolved.grant = std::move(grant).value();
+        if (!wait) return;
+        std::this_thread::sleep_for(*wait);
     }
 }
 

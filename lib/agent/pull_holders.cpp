@@ -283,16 +283,22 @@ void PullSession::on_grant(Result<registry::Grant> grant) {
         log(LogLevel::info, "no fresh hints: {}", grant.error().message);
         return;
     }
-    if (grant.value().version.root != grant_.version.root) {
+    registry::Grant& fresh = grant.value();
+    if (fresh.unchanged) {
+        grant_.renew_ms = fresh.renew_ms;
+        return;
+    }
+    if (fresh.version.root != grant_.version.root) {
         return fail({Code::conflict, 0,
                      fmt::format("{}@{} has another digest at the registry now", manifest_.model,
                                  manifest_.version)});
     }
-    if (grant.value().unchanged) {
-        grant_.renew_ms = grant.value().renew_ms;
+    if (const auto wait = wait_for_hints(fresh)) {
+        grant_.pull = fresh.pull;
+        next_renew_ = std::min(next_renew_, system_clock().now() + *wait);
         return;
     }
-    grant_ = std::move(grant).value();
+    grant_ = std::move(fresh);
     use_grant();
 }
 

@@ -7,7 +7,7 @@
 #include <memory>
 #include <new>
 
-#include "delta/compression.h"
+#include "base/compression.h"
 #include "delta/delta.h"
 #include "delta/format.h"
 

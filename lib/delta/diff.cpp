@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "base/assert.h"
+#include "base/compression.h"
 #include "delta/compare.h"
-#include "delta/compression.h"
 #include "delta/delta.h"
 #include "delta/format.h"
 

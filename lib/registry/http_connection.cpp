@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "base/assert.h"
+#include "registry/content_coding.h"
 
 namespace weightcast::registry {
 namespace {
@@ -33,7 +34,8 @@ constexpr std::size_t kPieceBytes = 16384;
 
 using BeastRequest = http::request<http::string_body>;
 
-BeastRequest make_request(const HttpAddress& address, const HttpRequest& asked) {
+BeastRequest make_request(const HttpAddress& address, const HttpRequest& asked,
+                          std::string_view codings) {
     BeastRequest request;
     request.version(11);
     request.method_string({asked.method.data(), asked.method.size()});
@@ -42,6 +44,9 @@ BeastRequest make_request(const HttpAddress& address, const HttpRequest& asked) 
     request.set(http::field::content_type, "application/json");
     if (!address.token.empty()) {
         request.set(http::field::authorization, "Bearer " + address.token);
+    }
+    if (!codings.empty()) {
+        request.set(http::field::accept_encoding, {codings.data(), codings.size()});
     }
     request.body() = asked.body;
     request.prepare_payload();
@@ -97,10 +102,10 @@ struct HttpConnection::Implementation {
     // Gives the failure of receiving the head, or of sending. A server that refuses a request
     // early may answer before it has read all: so its answer is read even if sending failed.
     template <typename Receive>
-    asio::awaitable<HttpFailure> send(const HttpRequest& asked, TimePoint deadline,
-                                      Receive&& receive) {
+    asio::awaitable<HttpFailure> send(const HttpRequest& asked, std::string_view codings,
+                                      TimePoint deadline, Receive&& receive) {
         WEIGHTCAST_ASSERT(stream.has_value());
-        const BeastRequest request = make_request(address, asked);
+        const BeastRequest request = make_request(address, asked, codings);
         stream->expires_at(deadline);
         const auto [sent, sent_bytes] = co_await http::async_write(*stream, request, kAwaitTuple);
         const bool closed =
@@ -125,6 +130,7 @@ struct HttpConnection::Implementation {
     beast::flat_buffer buffer{kAnswerHeadBytesMax + 65536};
     std::optional<http::response_parser<http::buffer_body>> parser;  // of what begin() began
     std::array<char, kPieceBytes> piece{};
+    Decompressor decompressor;
 };
 
 HttpConnection::HttpConnection(asio::io_context& context, HttpAddress address)
@@ -172,11 +178,17 @@ asio::awaitable<HttpFailure> HttpConnection::exchange(const HttpRequest& request
     const auto receive = [&own, &parser] {
         return http::async_read(*own.stream, own.buffer, parser, kAwaitTuple);
     };
-    const HttpFailure failure = co_await own.send(request, deadline, receive);
+    const HttpFailure failure = co_await own.send(request, kZstdCoding, deadline, receive);
     if (failure) co_return failure;
     own.again = own.again && parser.keep_alive();
     take_head(parser.get(), answer);
     answer.body = std::move(parser.get().body());
+    const auto coding = parser.get()[http::field::content_encoding];
+    if (std::string_view(coding.data(), coding.size()) == kZstdCoding &&
+        !decompress_body(own.decompressor, answer.body, body_bytes_max)) {
+        own.again = false;
+        co_return HttpFailure{asio::error::invalid_argument, "decompress"};
+    }
     co_return failure;
 }
 
@@ -189,7 +201,7 @@ asio::awaitable<HttpFailure> HttpConnection::begin(const HttpRequest& request, T
     const auto receive = [&own] {
         return http::async_read_header(*own.stream, own.buffer, *own.parser, kAwaitTuple);
     };
-    const HttpFailure failure = co_await own.send(request, deadline, receive);
+    const HttpFailure failure = co_await own.send(request, {}, deadline, receive);
     own.again = false;
     if (!failure) take_head(own.parser->get(), head);
     co_return failure;

@@ -11,6 +11,7 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 #include "base/hex.h"
@@ -39,7 +40,15 @@ class Writer {
     }
     template <typename T>
     void optional(std::string_view name, const T& field) {
-        (*this)(name, field);
+        if constexpr (requires { field.empty(); }) {
+            if (!field.empty()) (*this)(name, field);
+        } else {
+            optional(name, field, T{});
+        }
+    }
+    template <typename T>
+    void optional(std::string_view name, const T& field, const std::type_identity_t<T>& otherwise) {
+        if (field != otherwise) (*this)(name, field);
     }
     template <typename T>
     void optional(std::string_view name, const std::optional<T>& field) {
@@ -145,9 +154,14 @@ class Reader {
         }
         read(*found, field, Path{&path_, name});
     }
+    // A field that is not there stays as it is: of a new message, as it is by default.
     template <typename T>
     void optional(std::string_view name, T& field) {
         if (object_.contains(name)) (*this)(name, field);
+    }
+    template <typename T>
+    void optional(std::string_view name, T& field, const std::type_identity_t<T>&) {
+        optional(name, field);
     }
     template <typename T>
     void optional(std::string_view name, std::optional<T>& field) {

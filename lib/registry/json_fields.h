@@ -1,5 +1,6 @@
 // The fields of every message, once for the writer and the reader. A visitor is called with
-// (name, field) for a field that must be there, and by `optional` for one that has a default.
+// (name, field) for a field that must be there, and by `optional` for one that is left out where it
+// has its default: nothing, or the third argument.
 #pragma once
 
 #include <concepts>
@@ -114,7 +115,7 @@ void visit(V& v, M& m) {
 template <typename V, Is<Canary> M>
 void visit(V& v, M& m) {
     v("version", m.version);
-    v.optional("percent", m.percent);
+    v.optional("percent", m.percent, 100);
     v.optional("labels", m.labels);
 }
 
@@ -205,7 +206,7 @@ void visit(V& v, M& m) {
     v("peer", m.peer);
     v("model", m.model);
     v.optional("reference", m.reference);
-    v.optional("holders_max", m.holders_max);
+    v.optional("holders_max", m.holders_max, 16);
 }
 
 template <typename V, Is<HolderHint> M>
@@ -214,8 +215,8 @@ void visit(V& v, M& m) {
     v("name", m.name);
     v("host", m.host);
     v("incarnation", m.incarnation);
-    v("serve_rate_max", m.serve_rate_max);
-    v("readers", m.readers);
+    v.optional("serve_rate_max", m.serve_rate_max);
+    v.optional("readers", m.readers);
     v("addresses", m.addresses);
     v("holding", m.holding);
     v.optional("stripes", m.stripes);
@@ -226,12 +227,13 @@ template <typename V, Is<Grant> M>
 void visit(V& v, M& m) {
     v("pull", m.pull);
     v("lease_ms", m.lease_ms);
-    v("version", m.version);
-    v("channel", m.channel);
-    v("generation", m.generation);
-    v("holders", m.holders);
+    v.optional("version", m.version);
+    v.optional("channel", m.channel);
+    v.optional("generation", m.generation);
+    v.optional("holders", m.holders);
     v.optional("stripes", m.stripes);
     v.optional("plan_ms", m.plan_ms);
+    v.optional("manifest_ms", m.manifest_ms);
     v.optional("renew_ms", m.renew_ms);
     v.optional("digest", m.digest);
     v.optional("unchanged", m.unchanged);
@@ -242,9 +244,10 @@ void visit(V& v, M& m) {
     v("peer", m.peer);
     v("pull", m.pull);
     v.optional("avoid", m.avoid);
-    v.optional("holders_max", m.holders_max);
+    v.optional("holders_max", m.holders_max, 16);
     v.optional("rate", m.rate);
     v.optional("known", m.known);
+    v.optional("manifest", m.manifest);
 }
 
 template <typename V, Is<CloseRequest> M>

@@ -101,6 +101,8 @@ struct VersionInfo {
     bool quarantined = false;  // its publisher's source changed under it
     std::uint32_t holders_complete = 0;
     std::uint32_t holders_partial = 0;
+
+    bool operator==(const VersionInfo&) const = default;
 };
 
 struct PublishReply {
@@ -228,9 +230,10 @@ struct Grant {
     std::vector<HolderHint> holders;  // best first
     std::uint32_t stripes = 0;        // of the plan, chunk % stripes; 0: there is none yet
     std::uint32_t plan_ms = 0;        // not 0: renew after so long to get one
+    std::uint32_t manifest_ms = 0;    // not 0: renew after so long to be told who has the manifest
     std::uint32_t renew_ms = 0;       // not 0: renew so often, for the plan may change
     std::uint64_t digest = 0;         // of what the plan has this reader do; 0: there is no plan
-    bool unchanged = false;           // `holders` is empty: they are as the reader knows them
+    bool unchanged = false;           // all but the times is empty, being as the reader knows it
 };
 
 struct RenewRequest {
@@ -240,6 +243,7 @@ struct RenewRequest {
     std::uint32_t holders_max = 16;
     double rate = 0;          // bytes/s that it got since the last renewal; 0: too short a time
     std::uint64_t known = 0;  // Grant::digest of what it does; 0: it wants all hints
+    bool manifest = false;    // it waits to be told who has the manifest, and not for its plan
 };
 
 struct CloseRequest {

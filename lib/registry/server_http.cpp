@@ -26,6 +26,7 @@
 #include "base/hex.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "registry/content_coding.h"
 #include "registry/json.h"
 #include "registry/router.h"
 #include "registry/server.h"
@@ -136,7 +137,7 @@ struct Server::Implementation {
     asio::awaitable<void> session(tcp::socket socket, asio::ip::address address);
     asio::awaitable<bool> answer(beast::tcp_stream& stream, beast::flat_buffer& buffer);
     asio::awaitable<void> send(beast::tcp_stream& stream, Reply reply, bool keep_alive,
-                               TimePoint start);
+                               TimePoint start, bool zstd = false);
     asio::awaitable<void> refuse(beast::tcp_stream& stream, Reply reply);
     asio::awaitable<void> stream_events(beast::tcp_stream& stream, std::uint64_t sequence);
     bool admit(tcp::socket& socket, const asio::ip::address& address);
@@ -148,6 +149,7 @@ struct Server::Implementation {
     Metrics metrics;
     std::unique_ptr<Service> service;
     std::unique_ptr<Router> router;
+    Compressor compressor;
     std::map<asio::ip::address, std::uint32_t> connections_by_host;
     std::set<asio::steady_timer*> subscribers;
     std::uint64_t announced = 0;  // the last event that subscribers were woken for
@@ -359,12 +361,14 @@ asio::awaitable<bool> Server::Implementation::answer(beast::tcp_stream& stream,
                                  request.body());
     wake_subscribers();
     const bool keep_alive = request.keep_alive();
-    co_await send(stream, std::move(reply), keep_alive, start);
+    const auto codings = request[http::field::accept_encoding];
+    co_await send(stream, std::move(reply), keep_alive, start,
+                  takes_zstd({codings.data(), codings.size()}));
     co_return stream.socket().is_open() && keep_alive;
 }
 
 asio::awaitable<void> Server::Implementation::send(beast::tcp_stream& stream, Reply reply,
-                                                   bool keep_alive, TimePoint start) {
+                                                   bool keep_alive, TimePoint start, bool zstd) {
     http::response<http::string_body> response;
     response.result(static_cast<unsigned>(reply.status));
     response.set(http::field::content_type,
@@ -372,6 +376,10 @@ asio::awaitable<void> Server::Implementation::send(beast::tcp_stream& stream, Re
     if (reply.status == 401) response.set(http::field::www_authenticate, "Bearer");
     if (reply.status == 503) response.set(http::field::retry_after, "1");
     response.keep_alive(keep_alive);
+    if (zstd && compress_body(compressor, reply.body)) {
+        response.set(http::field::content_encoding,
+                     beast::string_view(kZstdCoding.data(), kZstdCoding.size()));
+    }
     response.body() = std::move(reply.body);
     response.prepare_payload();
     stream.expires_after(std::chrono::milliseconds(options.request_ms_max));

@@ -24,6 +24,7 @@
 #include "registry/change.h"
 #include "registry/deadlines.h"
 #include "registry/event.h"
+#include "registry/manifest_queue.h"
 #include "registry/messages.h"
 #include "registry/placement.h"
 #include "weightcast/result.h"
@@ -45,6 +46,8 @@ struct StateOptions {
     std::uint32_t stripes_max = 16;
     std::uint32_t gather_ms = 10;      // readers that come so soon after each other are planned
     std::uint32_t gather_ms_max = 60;  // together; nobody waits longer than this
+    // Smaller ones are asked of any holder at once: a reader that must wait has lost more.
+    std::uint64_t manifest_queue_bytes_min = 16384;
     Placement placement;
 };
 
@@ -134,6 +137,7 @@ class State {
         std::unique_ptr<Planning> planning;
         std::set<Rank> ranked;    // all that may be hinted
         std::set<Rank> complete;  // those of them that have everything
+        ManifestQueue manifest;   // of the open pulls that do not have it yet
         std::unordered_map<std::string, std::set<Rank>> by_host;
         std::map<std::uint64_t, std::set<std::string>> accusers;  // by holder; names of readers
         std::set<std::uint64_t> quarantined;                      // holders
@@ -189,10 +193,16 @@ class State {
     std::vector<std::uint64_t> choose(const Peer& reader, const Version& version,
                                       std::span<const std::uint64_t> avoid,
                                       std::uint32_t count_max) const;
+    // The grant without holders.
+    Grant new_grant(std::uint64_t id, const Pull& pull) const;
+    // Whom to ask for the manifest comes first, or when to ask for that.
+    Grant grant_manifest(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
+                         std::uint32_t count_max, TimePoint now);
+    // `first` comes first, if it is not 0 and there is no plan.
     Grant fill_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
-                     std::uint32_t count_max);
+                     std::uint32_t count_max, std::uint64_t first = 0);
     Grant choose_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
-                       std::uint32_t count_max);
+                       std::uint32_t count_max, std::uint64_t first);
     HolderHint hint_of(std::uint64_t holder, Version& version) const;
 
     // Plans (state_plan.cpp)

@@ -24,6 +24,10 @@ bool has_bucket(const std::string& buckets, std::uint64_t bucket) {
     return ((nibble >> (bucket % 4)) & 1) != 0;
 }
 
+std::uint32_t to_ms(Duration time) {
+    return static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(time).count());
+}
+
 }  // namespace
 
 void State::rank(const Peer& peer, Version& version, Held& held) {
@@ -72,6 +76,12 @@ Result<void> State::hold(const PeerRef& ref, const Holding& holding) {
     unrank(*peer, *version, at->second);
     at->second.holding = holding;
     rank(*peer, *version, at->second);
+    const auto has_manifest = [](const auto& keys) { return !keys.second.manifest.empty(); };
+    if (at->second.ranked && std::ranges::any_of(holding.keys, has_manifest)) {
+        version->manifest.add(ref.id);
+    } else {
+        version->manifest.remove(ref.id);
+    }
     replan_holding(*peer, *version);
     return success();
 }
@@ -107,6 +117,7 @@ void State::remove_holding(Peer& peer, Version& version) {
     const auto at = peer.holdings.find(&version);
     WEIGHTCAST_ASSERT(at != peer.holdings.end());
     unrank(peer, version, at->second);
+    version.manifest.remove(peer.ref.id);
     peer.holdings.erase(at);
     --counts_.holdings;
     unplan(peer.ref.id, version);
@@ -154,32 +165,59 @@ std::vector<std::uint64_t> State::choose(const Peer& reader, const Version& vers
     return chosen;
 }
 
-Grant State::fill_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
-                        std::uint32_t count_max) {
-    for (const std::uint64_t failed : avoid) pull.hinted.erase(failed);
-    Grant grant = choose_grant(id, pull, avoid, count_max);
-    // It may go on reading from whom it was told of before.
-    for (const HolderHint& hint : grant.holders) pull.hinted.insert(hint.peer.id);
-    return grant;
-}
-
-Grant State::choose_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
-                          std::uint32_t count_max) {
-    for (const std::uint64_t holder : std::exchange(pull.holders, {})) {
-        change_readers(holder, false);
-    }
+Grant State::new_grant(std::uint64_t id, const Pull& pull) const {
     Grant grant;
     grant.pull = id;
     grant.lease_ms = options_.lease_ms;
     grant.version = describe(*pull.version);
     grant.channel = pull.channel;
     grant.generation = pull.generation;
+    return grant;
+}
+
+Grant State::grant_manifest(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
+                            std::uint32_t count_max, TimePoint now) {
+    Version& version = *pull.version;
+    const Peer& reader = peers_.at(pull.peer);
+    if (version.ranked.empty() || version.by_host.contains(reader.info.host) ||
+        version.info.manifest_bytes < options_.manifest_queue_bytes_min) {
+        return fill_grant(id, pull, avoid, count_max);
+    }
+    const ManifestQueue::Turn turn = version.manifest.take(id, now);
+    if (turn.holder == 0) {
+        Grant grant = new_grant(id, pull);
+        grant.manifest_ms = to_ms(turn.wait);
+        return grant;
+    }
+    const bool trusted = !reader.distrusted.contains({&version, turn.holder});
+    return fill_grant(id, pull, avoid, count_max, trusted ? turn.holder : 0);
+}
+
+Grant State::fill_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
+                        std::uint32_t count_max, std::uint64_t first) {
+    for (const std::uint64_t failed : avoid) pull.hinted.erase(failed);
+    Grant grant = choose_grant(id, pull, avoid, count_max, first);
+    // It may go on reading from whom it was told of before.
+    for (const HolderHint& hint : grant.holders) pull.hinted.insert(hint.peer.id);
+    return grant;
+}
+
+Grant State::choose_grant(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
+                          std::uint32_t count_max, std::uint64_t first) {
+    for (const std::uint64_t holder : std::exchange(pull.holders, {})) {
+        change_readers(holder, false);
+    }
+    Grant grant = new_grant(id, pull);
     count_max = std::min(count_max, options_.hints_max);
     if (pull.version->planning && pull.version->planning->forest.contains(pull.peer)) {
         fill_planned(grant, pull, avoid, count_max);
         return grant;
     }
     pull.holders = choose(peers_.at(pull.peer), *pull.version, avoid, count_max);
+    if (first != 0) {
+        std::erase(pull.holders, first);
+        pull.holders.insert(pull.holders.begin(), first);
+    }
     for (const std::uint64_t holder : pull.holders) change_readers(holder, true);
     for (const std::uint64_t holder : pull.holders) {
         grant.holders.push_back(hint_of(holder, *pull.version));
@@ -248,7 +286,7 @@ Result<Grant> State::open_pull(const PullRequest& request, TimePoint now) {
     Version& version = *kept.version;
     // Who opens a pull is about to ask for its plan.
     if (version.planning && !version.planning->gathering.empty()) version.planning->last = now;
-    return fill_grant(id, kept, {}, request.holders_max);
+    return grant_manifest(id, kept, {}, request.holders_max, now);
 }
 
 Result<Grant> State::renew_pull(const RenewRequest& request, TimePoint now) {
@@ -259,21 +297,30 @@ Result<Grant> State::renew_pull(const RenewRequest& request, TimePoint now) {
                      fmt::format("there is no read lease {} of peer {}: open a new pull",
                                  request.pull, request.peer.id)};
     }
-    Version& version = *found->second.version;
+    Pull& pull = found->second;
+    Version& version = *pull.version;
+    if (request.manifest) {
+        return grant_manifest(request.pull, pull, request.avoid, request.holders_max, now);
+    }
+    version.manifest.done(request.pull, now);
     const Duration wait = gather(*reader, version, now);
+    if (wait > Duration::zero() && request.avoid.empty()) {
+        Grant grant = new_grant(request.pull, pull);
+        grant.plan_ms = to_ms(wait);
+        return grant;
+    }
     shun(*reader, version, request.avoid);
     note_rate(*reader, version, request.rate, now);
-    Grant grant = fill_grant(request.pull, found->second, request.avoid, request.holders_max);
+    Grant grant = fill_grant(request.pull, pull, request.avoid, request.holders_max);
+    grant.plan_ms = to_ms(wait);
     if (grant.stripes != 0) grant.renew_ms = renew_ms_of(version, now);
-    if (grant.digest != 0 && grant.digest == request.known && request.avoid.empty()) {
-        grant.unchanged = true;
-        grant.holders.clear();
-    }
-    if (wait > Duration::zero()) {
-        const auto ms = std::chrono::ceil<std::chrono::milliseconds>(wait).count();
-        grant.plan_ms = static_cast<std::uint32_t>(ms);
-    }
-    return grant;
+    if (grant.digest == 0 || grant.digest != request.known || !request.avoid.empty()) return grant;
+    Grant unchanged;
+    unchanged.pull = grant.pull;
+    unchanged.lease_ms = grant.lease_ms;
+    unchanged.renew_ms = grant.renew_ms;
+    unchanged.unchanged = true;
+    return unchanged;
 }
 
 Result<void> State::close_pull(const CloseRequest& request) {
@@ -292,6 +339,7 @@ void State::remove_pull(std::uint64_t id) {
     for (const std::uint64_t holder : found->second.holders) change_readers(holder, false);
     Peer& reader = peers_.at(found->second.peer);
     Version& version = *found->second.version;
+    version.manifest.forget(id);
     reader.pulls.erase(id);
     pulls_.erase(found);
     counts_.pulls = pulls_.size();
@@ -310,6 +358,7 @@ void State::accuse(const Peer& reporter, Peer& holder, Version& version) {
     if (!version.quarantined.insert(holder.ref.id).second) return;
     const auto held = holder.holdings.find(&version);
     if (held != holder.holdings.end()) unrank(holder, version, held->second);
+    version.manifest.remove(holder.ref.id);
     unplan(holder.ref.id, version);
     ++counts_.quarantines;
     events_.push_back({.kind = EventKind::holder_quarantined,

@@ -47,10 +47,10 @@ void Driver::ask_plan() {
 }
 
 void Driver::on_plan() {
-    if (*answer_) grant_ = std::move(*answer_).value();
-    if (grant_.plan_ms == 0 || ++plan_waits_ >= agent::kPlanWaitsMax) return begin();
-    events_.put(events_.now_ns() + std::int64_t{grant_.plan_ms} * 1000000, EventKind::ask_plan,
-                rank_);
+    const auto wait = *answer_ ? agent::wait_for_hints(answer_->value()) : std::nullopt;
+    if (*answer_ && !wait) grant_ = std::move(*answer_).value();
+    if (!wait || ++plan_waits_ >= agent::kPlanWaitsMax) return begin();
+    events_.put(events_.now_ns() + wait->count(), EventKind::ask_plan, rank_);
 }
 
 void Driver::begin() {

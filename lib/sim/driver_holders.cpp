@@ -86,6 +86,9 @@ void Driver::on_grant() {
     if (!reading_ || !*answer_) return;
     if (answer_->value().unchanged) {
         grant_.renew_ms = answer_->value().renew_ms;
+    } else if (const auto wait = agent::wait_for_hints(answer_->value())) {
+        grant_.pull = answer_->value().pull;
+        next_renew_ns_ = std::min(next_renew_ns_, events_.now_ns() + wait->count());
     } else {
         grant_ = std::move(*answer_).value();
         for (const registry::HolderHint& hint : grant_.holders) add_hint(hint);

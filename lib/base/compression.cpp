@@ -1,8 +1,8 @@
-#include "delta/compression.h"
+#include "base/compression.h"
 
 #include <new>
 
-namespace weightcast::delta {
+namespace weightcast {
 namespace {
 
 constexpr int kLevel = 1;
@@ -22,6 +22,12 @@ bool Compressor::compress(std::span<const std::byte>& part, Memory& memory) {
     return true;
 }
 
+std::optional<std::uint64_t> Decompressor::bytes_of(std::span<const std::byte> compressed) {
+    const auto bytes = ZSTD_getFrameContentSize(compressed.data(), compressed.size());
+    if (bytes == ZSTD_CONTENTSIZE_UNKNOWN || bytes == ZSTD_CONTENTSIZE_ERROR) return std::nullopt;
+    return bytes;
+}
+
 bool Decompressor::decompress(std::span<const std::byte> compressed, std::span<std::byte> part) {
     if (!context_) context_.reset(ZSTD_createDCtx());
     if (!context_) throw std::bad_alloc();
@@ -30,4 +36,4 @@ bool Decompressor::decompress(std::span<const std::byte> compressed, std::span<s
     return ZSTD_isError(bytes) == 0 && bytes == part.size();
 }
 
-}  // namespace weightcast::delta
+}  // namespace weightcast
