@@ -20,7 +20,14 @@ struct Context {
     Metrics& metrics;
     std::string_view argument;  // what follows the path of a route that ends with a slash
     std::string_view body;
+    std::uint64_t& peer;
 };
+
+// Requests by which a peer shows that it is there.
+template <typename Request>
+void note_peer(const Context& context, const Request& request) {
+    if constexpr (requires { request.peer.id; }) context.peer = request.peer.id;
+}
 
 template <typename Message>
 Result<std::string> text_of(Result<Message> result) {
@@ -37,6 +44,7 @@ Result<std::string> text_of(const Result<void>& result) {
 template <typename Request, auto kCall>
 Result<std::string> call(const Context& context) {
     WEIGHTCAST_TRY(const Request request, decode<Request>(context.body));
+    note_peer(context, request);
     return text_of((context.service.*kCall)(request));
 }
 
@@ -192,7 +200,7 @@ Code code_of_status(int status) noexcept {
 }
 
 Reply error_reply(const Error& error, std::string_view route) {
-    return {http_status(error.code), route, "application/json", encode_error(error)};
+    return {http_status(error.code), route, "application/json", encode_error(error), 0};
 }
 
 Reply Router::handle(std::string_view method, std::string_view target, std::string_view body) {
@@ -202,11 +210,12 @@ Reply Router::handle(std::string_view method, std::string_view target, std::stri
         if (!matches(route, path)) continue;
         known_path = true;
         if (route.method != method) continue;
-        const Context context{service_, metrics_, path.substr(route.path.size()), body};
+        std::uint64_t peer = 0;
+        const Context context{service_, metrics_, path.substr(route.path.size()), body, peer};
         try {
             auto text = route.handle(context);
             if (!text) return error_reply(text.error(), route.path);
-            return {200, route.path, route.content_type, std::move(text).value()};
+            return {200, route.path, route.content_type, std::move(text).value(), peer};
         } catch (const std::exception& failure) {
             return error_reply({Code::io, 0, fmt::format("{} failed: {}", path, failure.what())},
                                route.path);

@@ -1,6 +1,7 @@
 // From a request to its reply, without sockets: routes, bodies, error statuses. Thread-bound.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -14,6 +15,7 @@ struct Reply {
     std::string_view route = "none";  // its name in metrics
     std::string_view content_type = "application/json";
     std::string body;
+    std::uint64_t peer = 0;  // that called; 0: nobody in particular
 };
 
 // The HTTP status of an error code.

@@ -79,7 +79,7 @@ Reply read_failure(const boost::system::error_code& failure, const ServerOptions
         failure.category() == http::make_error_code(http::error::bad_method).category();
     if (!http_failure || failure == http::error::end_of_stream ||
         failure == http::error::partial_message) {
-        return {0, "none", {}, {}};
+        return {0, "none", {}, {}, 0};
     }
     return refuse(400, fmt::format("malformed HTTP: {}", failure.message()));
 }
@@ -135,7 +135,9 @@ struct Server::Implementation {
     asio::awaitable<void> accept();
     asio::awaitable<void> tick();
     asio::awaitable<void> session(tcp::socket socket, asio::ip::address address);
-    asio::awaitable<bool> answer(beast::tcp_stream& stream, beast::flat_buffer& buffer);
+    asio::awaitable<bool> answer(beast::tcp_stream& stream, beast::flat_buffer& buffer,
+                                 std::uint64_t& peer);
+    void called_by(std::uint64_t peer, std::uint64_t& before);
     asio::awaitable<void> send(beast::tcp_stream& stream, Reply reply, bool keep_alive,
                                TimePoint start, bool zstd = false);
     asio::awaitable<void> refuse(beast::tcp_stream& stream, Reply reply);
@@ -151,6 +153,7 @@ struct Server::Implementation {
     std::unique_ptr<Router> router;
     Compressor compressor;
     std::map<asio::ip::address, std::uint32_t> connections_by_host;
+    std::map<std::uint64_t, std::uint32_t> connections_by_peer;  // that called last on them
     std::set<asio::steady_timer*> subscribers;
     std::uint64_t announced = 0;  // the last event that subscribers were woken for
     std::string url;
@@ -292,12 +295,14 @@ asio::awaitable<void> Server::Implementation::session(tcp::socket socket,
     struct Leave {
         Implementation& server;
         const asio::ip::address& address;
+        std::uint64_t peer = 0;
         ~Leave() {
+            server.called_by(0, peer);
             --server.metrics.connections;
             const auto of_host = server.connections_by_host.find(address);
             if (--of_host->second == 0) server.connections_by_host.erase(of_host);
         }
-    } const leave{*this, address};
+    } leave{*this, address};
     beast::tcp_stream stream(std::move(socket));
     beast::flat_buffer buffer(options.head_bytes_max + kReadBytes);
     for (bool keep = true; keep;) {
@@ -308,13 +313,26 @@ asio::awaitable<void> Server::Implementation::session(tcp::socket socket,
             if (failure) co_return;
             buffer.commit(bytes);
         }
-        keep = co_await answer(stream, buffer);
+        keep = co_await answer(stream, buffer, leave.peer);
     }
+}
+
+// A connection is used by this peer now, and no more by the one before. A peer without connections
+// may have died.
+void Server::Implementation::called_by(std::uint64_t peer, std::uint64_t& before) {
+    if (peer == before) return;
+    if (peer != 0) ++connections_by_peer[peer];
+    const std::uint64_t last = std::exchange(before, peer);
+    const auto of_last = connections_by_peer.find(last);
+    if (of_last == connections_by_peer.end() || --of_last->second > 0) return;
+    connections_by_peer.erase(of_last);
+    service->disconnected(last);
 }
 
 // Reads one request and answers it. Gives whether another may follow on this connection.
 asio::awaitable<bool> Server::Implementation::answer(beast::tcp_stream& stream,
-                                                     beast::flat_buffer& buffer) {
+                                                     beast::flat_buffer& buffer,
+                                                     std::uint64_t& peer) {
     stream.expires_after(std::chrono::milliseconds(options.request_ms_max));
     const TimePoint start = system_clock().now();
     http::request_parser<http::string_body> parser;
@@ -359,6 +377,7 @@ asio::awaitable<bool> Server::Implementation::answer(beast::tcp_stream& stream,
     const auto target = request.target();
     Reply reply = router->handle({method.data(), method.size()}, {target.data(), target.size()},
                                  request.body());
+    if (reply.peer != 0) called_by(reply.peer, peer);
     wake_subscribers();
     const bool keep_alive = request.keep_alive();
     const auto codings = request[http::field::accept_encoding];

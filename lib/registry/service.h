@@ -46,6 +46,8 @@ class Service final : public Api {
     Result<std::vector<PeerRef>> holders_of_bucket(const std::string& model, std::uint64_t version,
                                                    std::uint64_t bucket, std::size_t count_max);
 
+    // The last connection by which the peer called is gone.
+    void disconnected(std::uint64_t peer) { state_.disconnected(peer); }
     // Expires what is due; call it several times a lease. `late`: how much later than meant, for
     // a registry that stood still has not heard the heartbeats that wait in its sockets.
     void tick(Duration late);

@@ -86,6 +86,9 @@ class State {
     Result<HeartbeatReply> heartbeat(const Heartbeat& heartbeat, TimePoint now);
     // Leaving twice is no error.
     void leave(const PeerRef& peer);
+    // It is not connected any more, and may have died. Those who read from it are to read from
+    // someone else, until it is heard of; all that it holds stays known for its lease.
+    void disconnected(std::uint64_t peer);
 
     Result<Planned<PublishReply>> publish(const PublishRequest& request,
                                           std::uint64_t wall_ms) const;

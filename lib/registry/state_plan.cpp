@@ -167,6 +167,17 @@ void State::replan_holding(const Peer& peer, Version& version) {
     }
 }
 
+void State::disconnected(std::uint64_t peer) {
+    const auto found = peers_.find(peer);
+    if (found == peers_.end()) return;
+    for (const std::uint64_t id : found->second.pulls) {
+        Version& version = *pulls_.at(id).version;
+        version.manifest.forget(id);
+        if (!version.planning || !version.planning->forest.contains(peer)) continue;
+        if (!version.planning->forest.complete(peer)) expel(peer, *version.planning);
+    }
+}
+
 void State::unplan(std::uint64_t peer, Version& version) {
     if (!version.planning) return;
     Planning& planning = *version.planning;

@@ -24,6 +24,7 @@ enum class EventKind : std::uint8_t {
     beat,       // a heartbeat is due; subject: rank
     start,      // subject: rank
     death,      // subject: rank
+    gone,       // the registry knows that it is not connected any more; subject: rank
     wake,       // a receiver's own deadline; subject: rank
     ask_plan,   // the time that the registry asked for is over; subject: rank
 };

@@ -39,6 +39,8 @@ class RegistryDesk {
     void ask(Rank rank, Job job, Then then);
     // What it still wanted to ask is forgotten.
     void forget(Rank rank) { queues_[rank].clear(); }
+    // Its connection to the registry is gone.
+    void disconnect(Rank rank) { service_->disconnected(peers_[rank].id); }
     // The rank of a peer.
     Rank rank_of(std::uint64_t peer) const { return ranks_.at(peer); }
 

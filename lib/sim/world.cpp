@@ -61,6 +61,8 @@ void World::handle(const Event& event) {
             return drivers_[event.subject]->start();
         case EventKind::death:
             return on_death(event.subject);
+        case EventKind::gone:
+            return desk_->disconnect(event.subject);
         case EventKind::wake:
             return drivers_[event.subject]->on_wake();
         case EventKind::ask_plan:
@@ -108,6 +110,8 @@ void World::on_death(Rank rank) {
     if (!driver.finished()) --unfinished_;
     network_.kill(rank);
     driver.die();
+    // Known to the registry by the same means as to a reader.
+    events_.put(events_.now_ns() + options_.detection.count(), EventKind::gone, rank);
 }
 
 }  // namespace weightcast::sim

@@ -10,8 +10,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <string>
 
+#include "base/clock.h"
 #include "base/unique_fd.h"
 #include "registry/client.h"
 #include "registry/json.h"
@@ -145,6 +147,76 @@ TEST_CASE("every call goes over HTTP") {
     CHECK(peers.value().size() == 2);
     REQUIRE_OK(api->leave(reader));
     CHECK(api->heartbeat({reader, {}}).error().code == Code::stale);
+}
+
+TEST_CASE("a reader whose connection ends is out of the plan at once") {
+    const auto server = serve(free_port());
+    const auto api = client_of(*server);
+    const PeerRef source = api->register_peer(sample_peer("source")).value().peer;
+    const PublishRequest request = sample_publish(source, 1, "manifest", "stable");
+    REQUIRE_OK(api->put_manifest(request.manifest, bytes_of("manifest")));
+    REQUIRE_OK(api->publish(request));
+    REQUIRE_OK(api->hold(source, sample_holding(1, true)));
+    struct Reader {
+        std::unique_ptr<Api> api;
+        PeerRef peer;
+        std::uint64_t pull = 0;
+    };
+    const auto open = [&](const std::string& name) {
+        Reader reader{client_of(*server), {}, 0};
+        reader.peer = reader.api->register_peer(sample_peer(name, 1, name)).value().peer;
+        reader.pull = reader.api->open_pull(sample_pull(reader.peer)).value().pull;
+        REQUIRE_OK(reader.api->hold(reader.peer, sample_holding(1, false)));
+        return reader;
+    };
+    // Its parents in the plan; none while it is not planned.
+    const auto parents = [](const Reader& reader) {
+        const auto grant = reader.api->renew_pull({reader.peer, reader.pull, {}});
+        REQUIRE_OK(grant);
+        std::set<std::string> names;
+        for (const HolderHint& hint : grant.value().holders) {
+            if (!hint.stripes.empty()) names.insert(hint.name);
+        }
+        return names;
+    };
+    const Reader stays = open("stays");
+    Reader dies = open("dies");
+    const std::set<std::string> both{"source", "dies"};
+    const std::set<std::string> one{"source"};
+    const TimePoint late = system_clock().now() + std::chrono::seconds(20);
+    while (parents(stays) != both && system_clock().now() < late) parents(dies);
+    CHECK(parents(stays) == both);
+    // With one of two connections nothing is lost.
+    auto second = client_of(*server);
+    REQUIRE_OK(second->heartbeat({dies.peer, {}}));
+    dies.api.reset();
+    for (int i = 0; i < 100; ++i) CHECK(parents(stays) == both);
+    second.reset();
+    while (parents(stays) != one && system_clock().now() < late) continue;
+    CHECK(parents(stays) == one);
+    CHECK(api->list_peers().value().size() == 3);
+}
+
+TEST_CASE("large answers are compressed for those who take that") {
+    const auto server = serve(free_port());
+    const auto api = client_of(*server);
+    for (int i = 0; i < 30; ++i) {
+        REQUIRE_OK(api->register_peer(sample_peer("peer-" + std::to_string(i))));
+    }
+    CHECK(api->list_peers().value().size() == 30);
+    const auto ask = [&](const std::string& codings) {
+        Raw raw(*server);
+        REQUIRE(raw.send("GET /v1/peers HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + codings +
+                         "\r\n"));
+        return raw.read_all();
+    };
+    const std::string plain = ask("");
+    const std::string packed = ask("Accept-Encoding: gzip, zstd\r\n");
+    CHECK(plain.find("Content-Encoding") == std::string::npos);
+    CHECK(packed.find("Content-Encoding: zstd") != std::string::npos);
+    CHECK(packed.size() < plain.size() / 2);
+    const std::string other = ask("Accept-Encoding: gzip, zstdx, identity\r\n");
+    CHECK(other.find("Content-Encoding") == std::string::npos);
 }
 
 TEST_CASE("without the token nothing is answered but 401") {

@@ -106,6 +106,42 @@ TEST_CASE("plan: readers that come together are planned together, after a moment
     }
 }
 
+TEST_CASE(
+    "plan: readers of one that is not connected any more read from others, until it is back") {
+    Fleet fleet;
+    const auto readers = fleet.start(15);
+    const auto is_parent = [&](const Reader& one) {
+        return std::ranges::any_of(readers, [&](const Reader& reader) {
+            const auto of_reader = parents(fleet.renew(reader));
+            return reader.peer.id != one.peer.id &&
+                   std::ranges::any_of(
+                       of_reader, [&](const auto& entry) { return entry.second == one.peer.id; });
+        });
+    };
+    const auto lost = std::ranges::find_if(readers, is_parent);
+    REQUIRE(lost != readers.end());
+    fleet.state.disconnected(lost->peer.id);
+    for (const Reader& reader : readers) {
+        if (reader.peer.id == lost->peer.id) continue;
+        const auto of_reader = parents(fleet.renew(reader));
+        CHECK(of_reader.size() == 2);
+        for (const auto& [stripe, parent] : of_reader) CHECK(parent != lost->peer.id);
+    }
+    // What it holds is known all the same, and it is planned again.
+    CHECK(fleet.state.counts().holdings == 16);
+    CHECK(fleet.renew(*lost).plan_ms > 0);
+    fleet.now += milliseconds(20);
+    CHECK(parents(fleet.renew(*lost)).size() == 2);
+    // Of a source it is not believed: it may serve well.
+    fleet.state.disconnected(fleet.source.id);
+    fleet.state.disconnected(12345);
+    CHECK(std::ranges::any_of(readers, [&](const Reader& reader) {
+        const auto of_reader = parents(fleet.renew(reader));
+        return std::ranges::any_of(
+            of_reader, [&](const auto& entry) { return entry.second == fleet.source.id; });
+    }));
+}
+
 TEST_CASE("plan: nobody waits for ever for others to come") {
     Fleet fleet;
     const Reader first = fleet.open("first");

@@ -89,6 +89,16 @@ TEST_CASE("simulation: all that live get everything though a tenth dies half way
     CHECK(outcome.times(Kind::plain).max < 5 * outcome.bound);
 }
 
+TEST_CASE("simulation: a tenth that dies half way costs the others less than 1 %") {
+    SimulationOptions options = fleet(127, 4096);
+    const double before = outcome_of(options).times(Kind::plain).max;
+    options.deaths = 0.1;
+    options.detection = std::chrono::milliseconds(100);
+    const Outcome outcome = outcome_of(options);
+    CHECK(outcome.times(Kind::plain).count == 114);
+    CHECK(outcome.times(Kind::plain).max < 1.01 * before);
+}
+
 TEST_CASE("simulation: who joins later is done in about the time of its port") {
     SimulationOptions options = fleet(40);
     options.joiners = 0.1;
