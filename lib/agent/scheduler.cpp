@@ -183,9 +183,8 @@ bool PullScheduler::has(const Holder& holder, std::uint32_t chunk) const {
 }
 
 // True if the chunk may be asked for before the holder has it.
-bool PullScheduler::may_wait(const Holder& holder, std::uint32_t chunk) const {
-    return holder.traits.can_wait && !holder.complete &&
-           (holder.traits.covered.empty() || bit(holder.traits.covered, chunk));
+bool PullScheduler::is_covered(const Holder& holder, std::uint32_t chunk) {
+    return holder.traits.covered.empty() || bit(holder.traits.covered, chunk);
 }
 
 bool PullScheduler::starving() const {

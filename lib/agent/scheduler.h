@@ -162,7 +162,8 @@ class PullScheduler {
     void stripe_arrived(HolderIndex holder, std::uint32_t chunk, TimePoint now);
     Duration interval_after(const Holder& holder, bool news) const;
     void drop_role(HolderIndex holder, TimePoint now);
-    bool may_wait(const Holder& holder, std::uint32_t chunk) const;
+    bool may_wait_more(const Holder& holder, std::uint32_t stripe) const;
+    static bool is_covered(const Holder& holder, std::uint32_t chunk);
     std::int64_t pick_planned(HolderIndex holder);
     std::int64_t pick_help(HolderIndex holder);
     std::uint32_t window(const Holder& holder) const;

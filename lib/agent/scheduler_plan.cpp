@@ -1,4 +1,5 @@
 // Reading by a plan: parents, and what happens when one of them brings nothing.
+#include <algorithm>
 #include <utility>
 
 #include "agent/scheduler.h"
@@ -138,6 +139,17 @@ void PullScheduler::stripe_arrived(HolderIndex index, std::uint32_t chunk, TimeP
     stripe.stalled = false;
 }
 
+// True if one more chunk of the stripe may be asked for before its parent has it. Reads that wait
+// take buffers from reads of other stripes, and these may be what the parent waits for, around a
+// circle of members: so each stripe has its share of them.
+bool PullScheduler::may_wait_more(const Holder& holder, std::uint32_t s) const {
+    if (!holder.traits.can_wait || holder.complete) return false;
+    const auto waiting = std::ranges::count_if(holder.outstanding, [&](const Outstanding& read) {
+        return read.chunk % stripes_.size() == s && !has(holder, read.chunk);
+    });
+    return static_cast<std::size_t>(waiting) < options_.in_flight_max / stripes_.size();
+}
+
 // The first open chunk of the stripes that are read from this holder; of several the one whose
 // stripe is behind.
 std::int64_t PullScheduler::pick_planned(HolderIndex index) {
@@ -151,12 +163,13 @@ std::int64_t PullScheduler::pick_planned(HolderIndex index) {
         while (stripe.cursor < chunks_.size() && chunks_[stripe.cursor].state != State::open) {
             stripe.cursor += step;
         }
+        const bool waits = may_wait_more(holder, s);
         std::uint32_t chunk = stripe.cursor;
         for (int scanned = 0; scanned < kScanned && chunk < chunks_.size(); ++scanned) {
             const bool lied = chunks_[chunk].last_corrupt == index && elsewhere(index, chunk);
             const bool open = chunks_[chunk].state == State::open && !lied;
             const bool there = holder.paged && has(holder, chunk);
-            if (open && (there || may_wait(holder, chunk))) break;
+            if (open && (there || (waits && is_covered(holder, chunk)))) break;
             chunk += step;
             if (scanned + 1 == kScanned) chunk = static_cast<std::uint32_t>(chunks_.size());
         }

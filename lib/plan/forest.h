@@ -62,9 +62,13 @@ struct Assignment {
     bool operator==(const Assignment&) const = default;
 };
 
-// The same for hosts with so many readers, at most kRanksPerHostMax: each of them has links to all.
+// The same for so many readers, and hosts with so many of them, at most kRanksPerHostMax: each of
+// those has links to all. Large fleets of single ranks get three stripes at least, if they may have
+// so many: a member that dies or is slow then is interior in a third and not in half of what is
+// read, and the depth in time, k log_k n, is a little less.
 inline constexpr std::uint32_t kRanksPerHostMax = 16;
-ForestOptions with_ranks(const ForestOptions& options, std::uint32_t ranks_per_host);
+ForestOptions with_readers(const ForestOptions& options, std::size_t readers,
+                           std::uint32_t ranks_per_host, std::uint32_t stripes_max);
 
 class Forest {
   public:

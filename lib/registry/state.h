@@ -130,7 +130,6 @@ class State {
         TimePoint started{};                              // when the first reader was planned
         std::unordered_map<std::uint64_t, double> rates;  // of readers, bytes/s
         std::unordered_map<std::uint64_t, std::uint32_t> slow;  // how often in a row
-        TimePoint demoted{};                                    // one of them, lately
         Deadlines renewals;                                     // of readers
         // Readers that could not reach a holder.
         std::unordered_map<std::uint64_t, std::set<std::uint64_t>> accusers;
@@ -218,7 +217,7 @@ class State {
     std::uint32_t renew_ms_of(const Version& version, TimePoint now) const;
     void replan_holding(const Peer& peer, Version& version);
     void unplan(std::uint64_t peer, Version& version);
-    void note_rate(const Peer& reader, Version& version, double rate, TimePoint now);
+    void note_rate(const Peer& reader, Version& version, double rate);
     void suspect(std::uint64_t reader, Version& version, std::uint64_t holder);
     void shun(const Peer& reader, Version& version, std::span<const std::uint64_t> avoid);
     void fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t> avoid,

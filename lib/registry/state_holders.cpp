@@ -310,7 +310,7 @@ Result<Grant> State::renew_pull(const RenewRequest& request, TimePoint now) {
         return grant;
     }
     shun(*reader, version, request.avoid);
-    note_rate(*reader, version, request.rate, now);
+    note_rate(*reader, version, request.rate);
     Grant grant = fill_grant(request.pull, pull, request.avoid, request.holders_max);
     grant.plan_ms = to_ms(wait);
     if (grant.stripes != 0) grant.renew_ms = renew_ms_of(version, now);

@@ -24,8 +24,7 @@ constexpr double kMissedRenewals = 3;
 constexpr std::uint32_t kRenewalSlackMs = 1000;
 constexpr std::size_t kAccusersMin = 2;  // readers, to take a holder for gone
 constexpr std::size_t kRatesMin = 3;     // known, to tell who is slow
-constexpr auto kDemotionInterval = std::chrono::milliseconds(200);  // others may only wait for it
-constexpr std::size_t kOthersMax = 2;  // holders beyond parents and ancestors
+constexpr std::size_t kOthersMax = 2;    // holders beyond parents and ancestors
 
 // Of what a reader makes of these holders and can be changed. Never 0.
 std::uint64_t digest_of(const Grant& grant) {
@@ -113,9 +112,10 @@ void State::plan_gathered(Version& version, TimePoint now) {
         members.push_back(member_of(peers_.at(id), version));
         expect_renewal(id, version, now);
     }
-    const plan::ForestOptions options =
-        plan::with_ranks(planning.forest.options(), planning.forest.ranks_per_host(members));
     if (planning.forest.readers_in_all() == 0) planning.started = now;
+    const plan::ForestOptions options = plan::with_readers(
+        planning.forest.options(), planning.forest.readers_in_all() + members.size(),
+        planning.forest.ranks_per_host(members), options_.stripes_max);
     const bool fresh = now - planning.started < kFreshFor &&
                        planning.forest.readers_in_all() < kReplannedMax * members.size();
     if (fresh) {
@@ -190,7 +190,7 @@ void State::unplan(std::uint64_t peer, Version& version) {
 
 // A reader that gets much less than most, though those that it reads from do not, becomes a leaf.
 // With two stripes or more those behind it still get the other stripes, so that it stands out.
-void State::note_rate(const Peer& reader, Version& version, double rate, TimePoint now) {
+void State::note_rate(const Peer& reader, Version& version, double rate) {
     if (!version.planning || rate <= 0) return;
     Planning& planning = *version.planning;
     const plan::Forest& forest = planning.forest;
@@ -212,9 +212,7 @@ void State::note_rate(const Peer& reader, Version& version, double rate, TimePoi
     }
     std::uint32_t& times = planning.slow[id];
     times = fed && rate < kSlowOfMedian * *middle ? times + 1 : 0;
-    if (times < kSlowTimes || now - planning.demoted < kDemotionInterval) return;
-    planning.forest.demote(id);
-    planning.demoted = now;
+    if (times >= kSlowTimes) planning.forest.demote(id);
 }
 
 // A reader cannot reach a holder. If all that read from it say so, or two of them, it is out of the

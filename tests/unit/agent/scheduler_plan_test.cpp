@@ -35,8 +35,9 @@ struct Holder {
 
 class World {
   public:
-    explicit World(std::vector<Holder> initial, bool can_wait = true)
-        : holders(std::move(initial)), scheduler(kChunks, kChunkBytes, all_chunks(), 1, {}) {
+    explicit World(std::vector<Holder> initial, bool can_wait = true,
+                   const SchedulerOptions& options = {})
+        : holders(std::move(initial)), scheduler(kChunks, kChunkBytes, all_chunks(), 1, options) {
         HolderTraits traits;
         traits.can_wait = can_wait;
         for (std::size_t i = 0; i < holders.size(); ++i) scheduler.add_holder(traits, now);
@@ -131,6 +132,20 @@ Holder relay(Duration each) {
     Holder holder;
     holder.gains_each = each;
     return holder;
+}
+
+TEST_CASE("plan: reads that wait leave room for the reads of other stripes") {
+    // Of four parents, three get their chunks only once this reader has those of the fourth.
+    for (const std::uint32_t in_flight_max : {1U, 2U, 4U, 7U, 48U}) {
+        CAPTURE(in_flight_max);
+        const Holder late{.gains_each = std::chrono::hours(1)};
+        World world({late, late, late, {}}, true, {.in_flight_max = in_flight_max});
+        world.plan({0, 1, 2, 3}, {});
+        world.run(std::chrono::seconds(1));
+        std::size_t of_the_fourth = 0;
+        for (const std::uint32_t chunk : world.holders[3].sent) of_the_fourth += chunk % 4 == 3;
+        CHECK(of_the_fourth == kChunks / 4);
+    }
 }
 
 TEST_CASE("plan: each stripe is read from its parent and from nobody else") {
