@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <csignal>
 #include <sstream>
+#include <system_error>
 
 namespace weightcast::cli {
 namespace {
@@ -58,6 +59,12 @@ Result<std::optional<po::variables_map>> parse(
 void complain(const Program& program, const Error& error) {
     const std::string line = fmt::format("{}: {}\n", program.name, error.message);
     [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
+}
+
+void complain_of_exception(const Program& program, const std::exception& failure) {
+    const auto* const system = dynamic_cast<const std::system_error*>(&failure);
+    if (system != nullptr && system->code() == std::errc::broken_pipe) return;
+    complain(program, {Code::io, 0, failure.what()});
 }
 
 SignalWait::SignalWait() {

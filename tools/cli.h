@@ -5,6 +5,7 @@
 #include <boost/program_options/positional_options.hpp>
 #include <boost/program_options/variables_map.hpp>
 #include <csignal>
+#include <exception>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -35,6 +36,8 @@ Result<std::optional<boost::program_options::variables_map>> parse(
 
 // Prints an error as "NAME: message" on stderr.
 void complain(const Program& program, const Error& error);
+// The same; nothing if whoever read what the program prints is gone, and wanted no more of it.
+void complain_of_exception(const Program& program, const std::exception& failure);
 
 // Runs a tool: `parse_options(argc, argv)` gives Result<std::optional<Options>>,
 // `run_tool(options)` gives Result<void>. Gives the exit code, after a message on stderr if that is
@@ -50,9 +53,13 @@ int run_main(const Program& program, int argc, const char* const* argv, Parse&& 
         return kUsage;
     }
     if (!options.value()) return kDone;
-    const Result<void> result = run_tool(std::move(*options.value()));
-    if (result) return kDone;
-    complain(program, result.error());
+    try {
+        const Result<void> result = run_tool(std::move(*options.value()));
+        if (result) return kDone;
+        complain(program, result.error());
+    } catch (const std::exception& failure) {
+        complain_of_exception(program, failure);
+    }
     return kFailed;
 }
 

@@ -2,8 +2,9 @@
 Method: wrong command lines, names that do not exist, registries that do not answer, bad tokens.
 """
 import socket
+import subprocess
 
-from kit import MB, Sources, SystemTest, tree
+from kit import MB, Sources, SystemTest, bin_folder, tree
 
 
 class Usage(SystemTest):
@@ -25,6 +26,22 @@ class Usage(SystemTest):
                 program = self.start(*command)
                 self.assert_fails(program, named, status=2)
                 self.assertEqual(program.lines, [])
+
+    def test_who_wants_no_more_lines_is_not_complained_to(self):
+        command = [bin_folder() / "p2p-plan", "show", "--receivers", "4000", "--bytes", "1G"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+            self.assertIn(b"4001 ranks", program.stdout.readline())
+            program.stdout.close()
+            self.assertEqual(program.stderr.read(), b"")
+        self.assertEqual(program.returncode, 1)
+
+    def test_output_that_cannot_be_written_is_an_error(self):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([bin_folder() / "p2p-plan", "show", "--receivers", "4000",
+                                   "--bytes", "1G"], stdout=full, stderr=subprocess.PIPE,
+                                  check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"p2p-plan: cannot write to file", done.stderr)
 
     def test_help_and_version_exit_with_0(self):
         for name in ("p2p-serve", "p2p-pull", "p2p-ls", "p2p-meta", "p2p-plan", "p2p-channel"):
