@@ -4,7 +4,7 @@ Method: wrong command lines, names that do not exist, registries that do not ans
 import socket
 import subprocess
 
-from kit import MB, Sources, SystemTest, bin_folder, tree
+from kit import MB, Sources, SystemTest, programs_folder, tree
 
 
 class Usage(SystemTest):
@@ -28,7 +28,7 @@ class Usage(SystemTest):
                 self.assertEqual(program.lines, [])
 
     def test_who_wants_no_more_lines_is_not_complained_to(self):
-        command = [bin_folder() / "p2p-plan", "show", "--receivers", "4000", "--bytes", "1G"]
+        command = [programs_folder() / "p2p-plan", "show", "--receivers", "4000", "--bytes", "1G"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
             self.assertIn(b"4001 ranks", program.stdout.readline())
             program.stdout.close()
@@ -37,7 +37,7 @@ class Usage(SystemTest):
 
     def test_output_that_cannot_be_written_is_an_error(self):
         with open("/dev/full", "wb") as full:
-            done = subprocess.run([bin_folder() / "p2p-plan", "show", "--receivers", "4000",
+            done = subprocess.run([programs_folder() / "p2p-plan", "show", "--receivers", "4000",
                                    "--bytes", "1G"], stdout=full, stderr=subprocess.PIPE,
                                   check=False)
         self.assertEqual(done.returncode, 1)
