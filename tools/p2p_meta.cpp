@@ -15,7 +15,8 @@ namespace po = boost::program_options;
 constexpr cli::Program kProgram{
     "p2p-meta",
     "Keeps versions, channels, peers and who holds what. Without --store, in memory only.",
-    "[--listen HOST:PORT] [--store DIR] [--token-file FILE] [--lease-ms N] [--json]"};
+    "[--listen HOST:PORT] [--store DIR] [--token-file FILE] [--lease-ms N] "
+    "[--versions-kept N] [--json]"};
 
 struct Options {
     registry::ServerOptions server;
@@ -41,6 +42,9 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
         "label of a peer that names its rack (default: rack)")(
         "lease-ms", po::value(&server.lease_ms)->default_value(server.lease_ms)->value_name("N"),
         "a peer that is silent for so long, and a grace, is taken for dead")(
+        "versions-kept",
+        po::value(&server.versions_kept)->default_value(server.versions_kept)->value_name("N"),
+        "newest versions of a model that are kept though nobody has them; older ones go")(
         "json", po::bool_switch(&options.json), "print one line of JSON on stdout when usable");
     WEIGHTCAST_TRY(const auto values, cli::parse(kProgram, argc, argv, description));
     if (!values) return std::optional<Options>();
@@ -50,6 +54,9 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
         return Error{Code::invalid_input, 0,
                      fmt::format("--lease-ms is {}, it must be {} to {}", server.lease_ms,
                                  kLeaseMsMin, kLeaseMsMax)};
+    }
+    if (server.versions_kept == 0) {
+        return Error{Code::invalid_input, 0, "--versions-kept is 0, it must be 1 or more"};
     }
     return std::optional(std::move(options));
 }

@@ -220,16 +220,11 @@ Result<registry::ChannelInfo> NodeImpl::where_is(const std::string& model,
 }
 
 Result<void> NodeImpl::check_not_lost(const std::string& model, std::uint64_t version) {
-    WEIGHTCAST_TRY(const auto models,
-                   membership_->call([](registry::Api& api, const registry::PeerRef&) {
-                       return api.list_models();
-                   }));
-    const auto known = std::ranges::find(models, model, &registry::ModelInfo::model);
-    if (known == models.end()) return success();
-    const auto info = std::ranges::find(known->versions, version, &registry::VersionInfo::version);
-    const bool held = info == known->versions.end() || info->holders_complete > 0;
+    WEIGHTCAST_TRY(const registry::ModelInfo known, find_model(model));
+    const auto info = std::ranges::find(known.versions, version, &registry::VersionInfo::version);
+    const bool held = info == known.versions.end() || info->holders_complete > 0;
     const bool named = std::ranges::any_of(
-        known->channels, [&](const auto& channel) { return registry::names(channel, version); });
+        known.channels, [&](const auto& channel) { return registry::names(channel, version); });
     if (held || !named) return success();
     return Error{Code::conflict, 0,
                  fmt::format("a channel names {}@{}, and nobody has all of it", model, version)};

@@ -142,15 +142,17 @@ HeldVersions NodeImpl::pulled_versions(const std::string& model) const {
     return found;
 }
 
+Result<registry::ModelInfo> NodeImpl::find_model(const std::string& name) {
+    auto known = membership_->call(
+        [&](registry::Api& api, const registry::PeerRef&) { return api.find_model(name); });
+    if (!known && known.error().code == Code::not_found) return registry::ModelInfo{name, {}, {}};
+    return known;
+}
+
 Result<std::uint64_t> NodeImpl::pick_version(const model::Manifest& manifest) {
-    WEIGHTCAST_TRY(const auto models,
-                   membership_->call([](registry::Api& api, const registry::PeerRef&) {
-                       return api.list_models();
-                   }));
-    const auto found = std::find_if(models.begin(), models.end(),
-                                    [&](const auto& m) { return m.model == manifest.model; });
-    if (found == models.end() || found->versions.empty()) return std::uint64_t{1};
-    const registry::VersionInfo& newest = found->versions.back();
+    WEIGHTCAST_TRY(const registry::ModelInfo known, find_model(manifest.model));
+    if (known.versions.empty()) return std::uint64_t{1};
+    const registry::VersionInfo& newest = known.versions.back();
     const bool same = name_manifest(manifest, newest.version).name == newest.manifest;
     return same ? newest.version : newest.version + 1;
 }

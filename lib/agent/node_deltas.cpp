@@ -97,17 +97,11 @@ std::shared_ptr<HeldVersion> NodeImpl::publish_delta_set(std::span<const std::by
 Result<std::shared_ptr<HeldVersion>> NodeImpl::publish_deltas(const Draft& draft,
                                                               const PublishOptions& options) {
     WEIGHTCAST_TRY(const Draft earlier, draft_from_files(options.deltas_from, options));
-    WEIGHTCAST_TRY(const auto models,
-                   membership_->call([](registry::Api& api, const registry::PeerRef&) {
-                       return api.list_models();
-                   }));
+    WEIGHTCAST_TRY(const registry::ModelInfo known, find_model(options.model));
     model::Manifest before = earlier.manifest;
-    for (const registry::ModelInfo& known : models) {
-        if (known.model != options.model) continue;
-        for (const registry::VersionInfo& version : known.versions) {
-            const bool same = version.root == before.root() && version.version < options.version;
-            if (same) before.version = version.version;
-        }
+    for (const registry::VersionInfo& version : known.versions) {
+        const bool same = version.root == before.root() && version.version < options.version;
+        if (same) before.version = version.version;
     }
     if (before.version == 0) {
         return Error{Code::invalid_input, 0,

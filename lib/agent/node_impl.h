@@ -84,6 +84,8 @@ class NodeImpl final : public Node {
                      std::deque<std::shared_ptr<HeldVersion>>& kept, std::size_t count_max);
     IoThread& io() { return *io_; }
     // The newest version if it has the same bytes, else the one after it.
+    // What the registry knows of a model; nothing of one that it does not know.
+    Result<registry::ModelInfo> find_model(const std::string& name);
     Result<std::uint64_t> pick_version(const model::Manifest& manifest);
 
   private:

@@ -52,6 +52,8 @@ class Api {
     virtual Result<void> report(const HolderReport& report) = 0;
 
     virtual Result<std::vector<ModelInfo>> list_models() = 0;
+    // Errors: not_found.
+    virtual Result<ModelInfo> find_model(const std::string& name) = 0;
     virtual Result<std::vector<PeerSummary>> list_peers() = 0;
     // Errors: conflict (the generation is not the expected one; the message names it), not_found.
     virtual Result<ChannelInfo> set_channel(const SetChannelRequest& request) = 0;

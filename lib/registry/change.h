@@ -21,7 +21,15 @@ struct QuarantineSet {
     bool quarantined = false;
 };
 
-using Change = std::variant<VersionPublished, ChannelMoved, QuarantineSet>;
+// Nobody can have the version any more. Its number and digest are kept, so that it never means
+// other bytes; publishing the same again brings it back.
+struct VersionRetired {
+    std::string model;
+    std::uint64_t version = 0;
+    model::Digest root;
+};
+
+using Change = std::variant<VersionPublished, ChannelMoved, QuarantineSet, VersionRetired>;
 
 // A command that was decided but is not done: `reply` may be given once `changes` are durable and
 // applied.

@@ -107,6 +107,9 @@ class HttpClient final : public Api {
         WEIGHTCAST_TRY(ModelList list, get<ModelList>("/v1/models"));
         return std::move(list.models);
     }
+    Result<ModelInfo> find_model(const std::string& name) override {
+        return post<ModelInfo>("/v1/models/find", ModelQuery{name});
+    }
     Result<std::vector<PeerSummary>> list_peers() override {
         WEIGHTCAST_TRY(PeerList list, get<PeerList>("/v1/peers"));
         return std::move(list.peers);

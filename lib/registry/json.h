@@ -33,6 +33,9 @@ struct BucketQuery {
 struct BucketHolders {
     std::vector<PeerRef> peers;
 };
+struct ModelQuery {
+    std::string model;
+};
 struct HistoryQuery {
     std::string model;
     std::string channel;

@@ -29,6 +29,11 @@ void visit(V& v, M& m) {
     v("peers", m.peers);
 }
 
+template <typename V, Is<ModelQuery> M>
+void visit(V& v, M& m) {
+    v("model", m.model);
+}
+
 template <typename V, Is<HistoryQuery> M>
 void visit(V& v, M& m) {
     v("model", m.model);

@@ -18,7 +18,10 @@ class MemoryStore final : public Store {
     Result<std::vector<Change>> load() override { return changes_; }
 
     Result<void> commit(std::span<const Change> changes) override {
-        changes_.insert(changes_.end(), changes.begin(), changes.end());
+        for (const Change& change : changes) {
+            if (const auto* retired = std::get_if<VersionRetired>(&change)) forget(*retired);
+            changes_.push_back(change);
+        }
         ++stats_.commits;
         stats_.changes += changes.size();
         return success();
@@ -60,6 +63,18 @@ class MemoryStore final : public Store {
     bool failed() const override { return false; }
 
   private:
+    // Of a version that is retired, its manifest and that it was published.
+    void forget(const VersionRetired& retired) {
+        std::erase_if(changes_, [&](const Change& change) {
+            const auto* published = std::get_if<VersionPublished>(&change);
+            if (published == nullptr || published->version.model != retired.model ||
+                published->version.version != retired.version) {
+                return false;
+            }
+            manifests_.erase(published->version.manifest);
+            return true;
+        });
+    }
     static Error unknown(const model::Sha256& name) {
         return {Code::not_found, 0, "there is no manifest " + model::to_string(name)};
     }

@@ -100,6 +100,11 @@ Result<std::string> list_models(const Context& context) {
     return encode(ModelList{std::move(models)});
 }
 
+Result<std::string> find_model(const Context& context) {
+    WEIGHTCAST_TRY(const auto query, decode<ModelQuery>(context.body));
+    return text_of(context.service.find_model(query.model));
+}
+
 Result<std::string> list_peers(const Context& context) {
     WEIGHTCAST_TRY(auto peers, context.service.list_peers());
     return encode(PeerList{std::move(peers)});
@@ -130,6 +135,7 @@ constexpr std::array kRoutes{
     Route{"PUT", kManifests, put_manifest},
     Route{"GET", kManifests, get_manifest, "application/octet-stream"},
     Route{"GET", "/v1/models", list_models},
+    Route{"POST", "/v1/models/find", find_model},
     Route{"POST", "/v1/versions", call<PublishRequest, &Service::publish>},
     Route{"POST", "/v1/holdings", hold},
     Route{"POST", "/v1/holdings/drop", drop},

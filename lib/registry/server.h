@@ -16,6 +16,7 @@ struct ServerOptions {
     std::string token;  // bearer token that every request must carry; empty: none
     Placement placement;
     std::uint32_t lease_ms = 5000;
+    std::uint32_t versions_kept = 128;     // of a model, the newest, though nobody has them
     std::uint32_t grace_ms = 2000;         // added to a lease before it is taken for dead
     std::uint32_t request_ms_max = 10000;  // from the first byte of a request to its end
     std::uint32_t idle_ms_max = 60000;     // between requests of one connection

@@ -172,6 +172,7 @@ Result<void> Server::Implementation::open_service() {
     StateOptions state_options;
     state_options.placement = options.placement;
     state_options.lease_ms = options.lease_ms;
+    state_options.versions_kept = options.versions_kept;
     state_options.grace_ms = options.grace_ms;
     WEIGHTCAST_TRY(service, Service::create(state_options, std::move(store), system_clock(),
                                             to_hex(random_identity()), random_seed()));

@@ -19,6 +19,8 @@ Service::Service(const StateOptions& options, std::unique_ptr<Store> store, cons
     : options_(options),
       store_(std::move(store)),
       clock_(clock),
+      settled_(clock.now() +
+               std::chrono::milliseconds(std::uint64_t{options.lease_ms} + options.grace_ms)),
       state_(options, {store_->cluster_id(), std::move(boot_epoch), kProtocolVersion}, seed),
       events_(kEventsKept, 1 + Random(~seed).below(kFirstEventBound)) {}
 
@@ -104,6 +106,10 @@ Result<PublishReply> Service::publish(const PublishRequest& request) {
                                  request.model, request.version)};
     }
     WEIGHTCAST_CHECK(make_so(planned.changes));
+    if (planned.reply.created && clock_.now() >= settled_) {
+        // It is published, whatever becomes of that.
+        static_cast<void>(make_so(state_.retire(request.model, request.version)));
+    }
     return std::move(planned.reply);
 }
 
@@ -168,6 +174,11 @@ Result<void> Service::report(const HolderReport& report) {
 Result<std::vector<ModelInfo>> Service::list_models() {
     WEIGHTCAST_CHECK(enter());
     return state_.list_models();
+}
+
+Result<ModelInfo> Service::find_model(const std::string& name) {
+    WEIGHTCAST_CHECK(enter());
+    return state_.find_model(name);
 }
 
 Result<std::vector<PeerSummary>> Service::list_peers() {

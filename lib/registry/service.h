@@ -38,6 +38,7 @@ class Service final : public Api {
     Result<void> close_pull(const CloseRequest& request) override;
     Result<void> report(const HolderReport& report) override;
     Result<std::vector<ModelInfo>> list_models() override;
+    Result<ModelInfo> find_model(const std::string& name) override;
     Result<std::vector<PeerSummary>> list_peers() override;
     Result<ChannelInfo> set_channel(const SetChannelRequest& request) override;
     Result<std::vector<ChannelMoved>> history(const std::string& model, const std::string& channel,
@@ -68,6 +69,8 @@ class Service final : public Api {
     StateOptions options_;
     std::unique_ptr<Store> store_;
     const Clock& clock_;
+    const TimePoint
+        settled_;  // all who held something at an earlier start have said so, or are gone
     State state_;
     EventRing events_;
 };

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <filesystem>
 #include <optional>
@@ -22,7 +23,7 @@
 namespace weightcast::registry {
 namespace {
 
-constexpr int kSchemaVersion = 2;
+constexpr int kSchemaVersion = 3;
 constexpr std::uint64_t kPageBytes = 4096;
 
 constexpr const char* kSchema = R"(
@@ -32,6 +33,7 @@ CREATE TABLE versions(
     manifest_bytes INTEGER NOT NULL, root BLOB NOT NULL, bytes INTEGER NOT NULL,
     chunk_count INTEGER NOT NULL, bucket_count INTEGER NOT NULL,
     published_wall_ms INTEGER NOT NULL, publisher TEXT NOT NULL, quarantined INTEGER NOT NULL,
+    retired INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY(model, version)) STRICT, WITHOUT ROWID;
 CREATE TABLE channel_moves(
     model TEXT NOT NULL, channel TEXT NOT NULL, generation INTEGER NOT NULL,
@@ -41,10 +43,12 @@ CREATE TABLE channel_moves(
 CREATE TABLE manifests(name BLOB PRIMARY KEY, encoded BLOB NOT NULL) STRICT;
 )";
 
-// From the schema before.
-constexpr const char* kFromVersion1 =
+// From each schema to the next, the first from version 1.
+constexpr std::array<const char*, kSchemaVersion - 1> kMigrations{
     "BEGIN IMMEDIATE; ALTER TABLE channel_moves ADD COLUMN canary TEXT NOT NULL DEFAULT '';"
-    "PRAGMA user_version=2; COMMIT";
+    "PRAGMA user_version=2; COMMIT",
+    "BEGIN IMMEDIATE; ALTER TABLE versions ADD COLUMN retired INTEGER NOT NULL DEFAULT 0;"
+    "PRAGMA user_version=3; COMMIT"};
 
 struct Closer {
     void operator()(sqlite3* connection) const { sqlite3_close_v2(connection); }
@@ -227,12 +231,13 @@ Result<void> SqliteStore::prepare(const StoreOptions& options) {
     if (version.step() != SQLITE_ROW) return last_error("read");
     const std::uint64_t found = version.integer();
     version = statement("SELECT 1");
-    if (found == 1) {
-        WEIGHTCAST_CHECK(execute(kFromVersion1, "bring to the present schema"));
-    } else if (found != 0 && found != kSchemaVersion) {
+    if (found > kSchemaVersion) {
         return Error{Code::corrupt, 0,
                      fmt::format("{} has schema version {}, this program knows version {}", path_,
                                  found, kSchemaVersion)};
+    }
+    for (std::size_t from = found; from > 0 && from < kSchemaVersion; ++from) {
+        WEIGHTCAST_CHECK(execute(kMigrations[from - 1], "bring to the present schema"));
     }
     if (found == 0) {
         const std::string id = to_hex(random_identity());
@@ -254,7 +259,7 @@ Result<std::vector<Change>> SqliteStore::load() {
     std::vector<Change> changes;
     Statement versions = statement(
         "SELECT model, version, manifest, manifest_bytes, root, bytes, chunk_count, bucket_count,"
-        " published_wall_ms, publisher, quarantined FROM versions");
+        " published_wall_ms, publisher, quarantined, retired FROM versions");
     int status = SQLITE_ROW;
     while ((status = versions.step()) == SQLITE_ROW) {
         VersionInfo info;
@@ -269,7 +274,11 @@ Result<std::vector<Change>> SqliteStore::load() {
         info.published_wall_ms = versions.integer();
         info.publisher = versions.text();
         info.quarantined = versions.integer() != 0;
-        changes.emplace_back(VersionPublished{std::move(info)});
+        if (versions.integer() != 0) {
+            changes.emplace_back(VersionRetired{info.model, info.version, info.root});
+        } else {
+            changes.emplace_back(VersionPublished{std::move(info)});
+        }
     }
     if (status != SQLITE_DONE) return last_error("read");
     Statement moves = statement(
@@ -295,7 +304,7 @@ Result<std::vector<Change>> SqliteStore::load() {
 int SqliteStore::insert(const Change& change) {
     if (const auto* published = std::get_if<VersionPublished>(&change)) {
         const VersionInfo& info = published->version;
-        return statement("INSERT INTO versions VALUES(?,?,?,?,?,?,?,?,?,?,?)")
+        return statement("INSERT OR REPLACE INTO versions VALUES(?,?,?,?,?,?,?,?,?,?,?,0)")
             .bind(info.model)
             .bind(info.version)
             .bind(info.manifest.bytes)
@@ -319,6 +328,20 @@ int SqliteStore::insert(const Change& change) {
             .bind(moved->who)
             .bind(moved->why)
             .bind(moved->channel.canary ? encode(*moved->channel.canary) : std::string())
+            .step();
+    }
+    if (const auto* retired = std::get_if<VersionRetired>(&change)) {
+        // A manifest has its version in it, so it is of no other one.
+        const int status = statement(
+                               "DELETE FROM manifests WHERE name="
+                               "(SELECT manifest FROM versions WHERE model=? AND version=?)")
+                               .bind(retired->model)
+                               .bind(retired->version)
+                               .step();
+        if (status != SQLITE_DONE) return status;
+        return statement("UPDATE versions SET retired=1 WHERE model=? AND version=?")
+            .bind(retired->model)
+            .bind(retired->version)
             .step();
     }
     const auto& set = std::get<QuarantineSet>(change);

@@ -3,12 +3,17 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/assert.h"
+#include "registry/canary.h"
 
 namespace weightcast::registry {
 namespace {
+
+constexpr std::size_t kRetiredAtOnce = 4;    // versions, with each that is published
+constexpr std::size_t kRetiringLooks = 256;  // at versions that may be retired
 
 // Ids start at a random place below 2^48, so that those of an earlier boot are unknown and every
 // JSON reader can hold them in a double.
@@ -45,8 +50,9 @@ void State::apply(const Change& change) {
     std::visit(Overloaded{
                    [this](const VersionPublished& published) {
                        const VersionInfo& info = published.version;
-                       Version& version = models_[info.model].versions[info.version];
-                       version.info = info;
+                       Model& model = models_[info.model];
+                       model.retired.erase(info.version);
+                       model.versions[info.version].info = info;
                        ++counts_.versions;
                        counts_.models = models_.size();
                        events_.push_back({.kind = EventKind::version_published,
@@ -71,6 +77,11 @@ void State::apply(const Change& change) {
                        const auto version = find_version(set.model, set.version);
                        WEIGHTCAST_ASSERT(version.has_value());
                        version.value()->info.quarantined = set.quarantined;
+                   },
+                   [this](const VersionRetired& retired) {
+                       Model& model = models_[retired.model];
+                       model.retired[retired.version] = retired.root;
+                       erase(model, retired.version);
                    },
                },
                change);
@@ -104,7 +115,10 @@ Result<const State::Version*> State::find_version(const std::string& model,
     }
     const auto at = found->second.versions.find(version);
     if (at == found->second.versions.end()) {
-        return Error{Code::not_found, 0, fmt::format("there is no version {}@{}", model, version)};
+        const bool retired = found->second.retired.contains(version);
+        return Error{Code::not_found, 0,
+                     fmt::format("there is no version {}@{}{}", model, version,
+                                 retired ? " any more: nobody had it, and it was old" : "")};
     }
     return &at->second;
 }
@@ -211,6 +225,31 @@ void State::expire(TimePoint now) {
     }
 }
 
+// Whether a version that is not known may be published.
+Result<void> State::check_new_version(const Peer& publisher, const PublishRequest& request) const {
+    // Else a channel would move to a version that its publisher cannot hold.
+    WEIGHTCAST_CHECK(check_may_hold(publisher));
+    const auto found = models_.find(request.model);
+    if (found == models_.end()) {
+        if (models_.size() < options_.models_max) return success();
+        return Error{Code::no_space, 0,
+                     fmt::format("the limit of {} models is reached", options_.models_max)};
+    }
+    const Model& model = found->second;
+    if (model.versions.size() >= options_.versions_per_model_max) {
+        return Error{Code::no_space, 0,
+                     fmt::format("the limit of {} versions of model {} is reached",
+                                 options_.versions_per_model_max, request.model)};
+    }
+    const auto retired = model.retired.find(request.version);
+    if (retired == model.retired.end() || retired->second == request.root) return success();
+    return Error{Code::conflict, 0,
+                 fmt::format("{}@{} was root {}, not root {}: a version never changes, publish "
+                             "another one",
+                             request.model, request.version, model::to_string(retired->second),
+                             model::to_string(request.root))};
+}
+
 Result<Planned<PublishReply>> State::publish(const PublishRequest& request,
                                              std::uint64_t wall_ms) const {
     WEIGHTCAST_TRY(const Peer* const peer, find_peer(request.peer));
@@ -249,18 +288,7 @@ Result<Planned<PublishReply>> State::publish(const PublishRequest& request,
         if (!request.channel.empty() && current == nullptr) move_channel();
         return planned;
     }
-    // Else a channel would move to a version that its publisher cannot hold.
-    WEIGHTCAST_CHECK(check_may_hold(*peer));
-    if (model == models_.end() && models_.size() >= options_.models_max) {
-        return Error{Code::no_space, 0,
-                     fmt::format("the limit of {} models is reached", options_.models_max)};
-    }
-    if (model != models_.end() &&
-        model->second.versions.size() >= options_.versions_per_model_max) {
-        return Error{Code::no_space, 0,
-                     fmt::format("the limit of {} versions of model {} is reached",
-                                 options_.versions_per_model_max, request.model)};
-    }
+    WEIGHTCAST_CHECK(check_new_version(*peer, request));
     VersionInfo info;
     info.model = request.model;
     info.version = request.version;
@@ -317,17 +345,62 @@ VersionInfo State::describe(const Version& version) {
 
 std::vector<ModelInfo> State::list_models() const {
     std::vector<ModelInfo> models;
-    for (const auto& [name, model] : models_) {
-        ModelInfo& info = models.emplace_back();
-        info.model = name;
-        for (const auto& [number, version] : model.versions) {
-            info.versions.push_back(describe(version));
-        }
-        for (const auto& [channel_name, channel] : model.channels) {
-            info.channels.push_back(channel);
-        }
-    }
+    for (const auto& [name, model] : models_) models.push_back(describe(name, model));
     return models;
+}
+
+ModelInfo State::describe(const std::string& name, const Model& model) {
+    ModelInfo info;
+    info.model = name;
+    for (const auto& [number, version] : model.versions) {
+        info.versions.push_back(describe(version));
+    }
+    for (const auto& [channel_name, channel] : model.channels) info.channels.push_back(channel);
+    return info;
+}
+
+Result<ModelInfo> State::find_model(const std::string& name) const {
+    const auto found = models_.find(name);
+    if (found != models_.end()) return describe(name, found->second);
+    return Error{Code::not_found, 0, fmt::format("there is no model {}", name)};
+}
+
+// True if somebody has (a part of) it, reads it, or was told to read it.
+bool State::is_wanted(const Model& model, const Version& version) {
+    return version.pulls > 0 || !version.ranked.empty() || !version.quarantined.empty() ||
+           std::ranges::any_of(model.channels, [&](const auto& entry) {
+               return names(entry.second, version.info.version);
+           });
+}
+
+std::vector<Change> State::retire(const std::string& name, std::uint64_t but_not) const {
+    std::vector<Change> changes;
+    const auto found = models_.find(name);
+    if (found == models_.end()) return changes;
+    const Model& model = found->second;
+    std::size_t surplus = model.versions.size() -
+                          std::min<std::size_t>(model.versions.size(), options_.versions_kept);
+    std::size_t looks = std::min(surplus, kRetiringLooks);
+    for (auto at = model.versions.begin(); looks > 0 && changes.size() < kRetiredAtOnce;
+         ++at, --looks) {
+        if (at->first == but_not || is_wanted(model, at->second)) continue;
+        changes.push_back(VersionRetired{name, at->first, at->second.info.root});
+    }
+    return changes;
+}
+
+// What peers still say of it is about nothing.
+void State::erase(Model& model, std::uint64_t number) {
+    const auto at = model.versions.find(number);
+    if (at == model.versions.end()) return;
+    Version& version = at->second;
+    WEIGHTCAST_ASSERT(!is_wanted(model, version));
+    for (auto& [id, peer] : peers_) {
+        peer.accused_in.erase(&version);
+        std::erase_if(peer.distrusted, [&](const auto& entry) { return entry.first == &version; });
+    }
+    model.versions.erase(at);
+    --counts_.versions;
 }
 
 std::vector<PeerSummary> State::list_peers(TimePoint now) const {

@@ -37,8 +37,9 @@ struct StateOptions {
     std::uint32_t peers_max = 65536;
     std::uint32_t holdings_per_peer_max = 64;
     std::uint32_t pulls_per_peer_max = 256;
-    std::uint32_t hints_max = 64;  // of one grant, whatever was asked for
-    std::uint32_t versions_per_model_max = 1U << 20U;
+    std::uint32_t hints_max = 64;                      // of one grant, whatever was asked for
+    std::uint32_t versions_per_model_max = 1U << 20U;  // without those that are retired
+    std::uint32_t versions_kept = 128;  // of a model, the newest, though nobody has them
     std::uint32_t models_max = 65536;
     std::uint32_t channels_per_model_max = 1024;
     std::uint32_t accusers_to_quarantine = 2;  // distinct readers that report a corrupt holder
@@ -104,7 +105,13 @@ class State {
     Result<void> close_pull(const CloseRequest& request);
     Result<std::vector<Change>> report(const HolderReport& report);
 
+    // Retires what is old, has no holder and is named by no channel, a few versions at a time, as
+    // long as there are more than versions_kept. `but_not`: a version whose publisher does not hold
+    // it yet.
+    std::vector<Change> retire(const std::string& model, std::uint64_t but_not) const;
+
     std::vector<ModelInfo> list_models() const;
+    Result<ModelInfo> find_model(const std::string& name) const;
     std::vector<PeerSummary> list_peers(TimePoint now) const;
     // At most `count_max` hinted holders that have all of a bucket, least read first.
     Result<std::vector<PeerRef>> holders_of_bucket(const std::string& model, std::uint64_t version,
@@ -140,6 +147,7 @@ class State {
         std::set<Rank> ranked;    // all that may be hinted
         std::set<Rank> complete;  // those of them that have everything
         ManifestQueue manifest;   // of the open pulls that do not have it yet
+        std::uint32_t pulls = 0;  // that are open
         std::unordered_map<std::string, std::set<Rank>> by_host;
         std::map<std::uint64_t, std::set<std::string>> accusers;  // by holder; names of readers
         std::set<std::uint64_t> quarantined;                      // holders
@@ -147,6 +155,7 @@ class State {
     struct Model {
         std::map<std::uint64_t, Version> versions;
         std::map<std::string, ChannelInfo> channels;
+        std::map<std::uint64_t, model::Digest> retired;  // roots by version
     };
     struct Held {
         Holding holding;
@@ -186,6 +195,8 @@ class State {
     bool is_last(const Peer& peer, Version& version) const;
     // Errors: no_space (it holds as many versions as it may).
     Result<void> check_may_hold(const Peer& peer) const;
+    // Errors: no_space, conflict (it was other bytes).
+    Result<void> check_new_version(const Peer& publisher, const PublishRequest& request) const;
     void remove_pull(std::uint64_t id);
 
     void rank(const Peer& peer, Version& version, Held& held);
@@ -225,6 +236,9 @@ class State {
     Result<Pull> resolve(const PullRequest& request, const Peer& peer);
 
     static VersionInfo describe(const Version& version);
+    static ModelInfo describe(const std::string& name, const Model& model);
+    static bool is_wanted(const Model& model, const Version& version);
+    void erase(Model& model, std::uint64_t version);
 
     StateOptions options_;
     ClusterInfo cluster_;

@@ -284,6 +284,7 @@ Result<Grant> State::open_pull(const PullRequest& request, TimePoint now) {
     Pull& kept = pulls_[id] = std::move(pull);
     counts_.pulls = pulls_.size();
     Version& version = *kept.version;
+    ++version.pulls;
     // Who opens a pull is about to ask for its plan.
     if (version.planning && !version.planning->gathering.empty()) version.planning->last = now;
     return grant_manifest(id, kept, {}, request.holders_max, now);
@@ -340,6 +341,7 @@ void State::remove_pull(std::uint64_t id) {
     Peer& reader = peers_.at(found->second.peer);
     Version& version = *found->second.version;
     version.manifest.forget(id);
+    --version.pulls;
     reader.pulls.erase(id);
     pulls_.erase(found);
     counts_.pulls = pulls_.size();

@@ -140,6 +140,8 @@ TEST_CASE("every call goes over HTTP") {
     const auto models = api->list_models();
     REQUIRE_OK(models);
     REQUIRE(models.value().size() == 1);
+    CHECK(api->find_model("m").value().channels.size() == 2);
+    CHECK(api->find_model("n").error().code == Code::not_found);
     CHECK(models.value()[0].channels.size() == 2);
     REQUIRE_OK(api->drop({reader, "m", 1}));
     const auto peers = api->list_peers();

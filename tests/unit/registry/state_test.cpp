@@ -6,66 +6,10 @@
 #include <set>
 
 #include "tests/kit/catch.h"
-#include "tests/unit/registry/samples.h"
+#include "tests/unit/registry/world.h"
 
 namespace weightcast::registry {
 namespace {
-
-using std::chrono::milliseconds;
-
-class World {
-  public:
-    explicit World(std::uint64_t seed = 1, const std::string& boot = "boot-1")
-        : state({.lease_ms = 1000, .grace_ms = 200}, {"cluster", boot, kProtocolVersion}, seed) {}
-
-    PeerRef join(const std::string& name, const std::string& host = "host-a") {
-        const auto lease = state.register_peer(sample_peer(name, 1, host), now);
-        REQUIRE_OK(lease);
-        return lease.value().peer;
-    }
-    Result<PublishReply> publish(const PublishRequest& request) {
-        WEIGHTCAST_TRY(const auto planned, state.publish(request, 5));
-        for (const Change& change : planned.changes) state.apply(change);
-        return planned.reply;
-    }
-    Result<ChannelInfo> set_channel(const SetChannelRequest& request) {
-        WEIGHTCAST_TRY(const auto planned, state.set_channel(request, 5));
-        for (const Change& change : planned.changes) state.apply(change);
-        return planned.reply;
-    }
-    Result<void> report(const HolderReport& report) {
-        WEIGHTCAST_TRY(const auto changes, state.report(report));
-        for (const Change& change : changes) state.apply(change);
-        return success();
-    }
-    // A complete holder of m@1.
-    PeerRef join_holder(const std::string& name, bool complete = true,
-                        const std::string& host = "host-a") {
-        const PeerRef peer = join(name, host);
-        REQUIRE_OK(state.hold(peer, sample_holding(1, complete)));
-        return peer;
-    }
-    // The publisher of m@1, which holds it.
-    PeerRef join_publisher() {
-        const PeerRef source = join("source", "host-s");
-        REQUIRE_OK(publish(sample_publish(source, 1, "one")));
-        REQUIRE_OK(state.hold(source, sample_holding(1, true)));
-        return source;
-    }
-    void pass(milliseconds time) {
-        now += time;
-        state.expire(now);
-    }
-
-    State state;
-    TimePoint now{};
-};
-
-std::vector<std::string> names(const Grant& grant) {
-    std::vector<std::string> all;
-    for (const HolderHint& hint : grant.holders) all.push_back(hint.name);
-    return all;
-}
 
 TEST_CASE("peer lives as long as it is heard within lease and grace, then is stale") {
     World world;
@@ -277,57 +221,6 @@ TEST_CASE("readers spread over holders, and leave them when they close or die") 
     REQUIRE(peers.size() == 1);
     CHECK(peers[0].readers == 0);
     CHECK(world.state.counts().pulls == 0);
-}
-
-TEST_CASE("a large manifest is handed on: few ask its source, the others those who have it") {
-    World world;
-    const PeerRef source = world.join("source", "host-s");
-    REQUIRE_OK(world.publish(sample_publish(source, 1, std::string(20000, 'x'))));
-    const auto hold = [&](const PeerRef& peer, bool complete) {
-        Holding holding = sample_holding(1, complete);
-        holding.keys["tcp"].manifest = {std::byte{3}};
-        REQUIRE_OK(world.state.hold(peer, holding));
-    };
-    hold(source, true);
-    struct Reader {
-        PeerRef peer;
-        std::uint64_t pull = 0;
-        std::string asks;
-    };
-    std::vector<Reader> readers;
-    const auto note = [&](Reader& reader, const Result<Grant>& grant) {
-        REQUIRE_OK(grant);
-        CHECK(grant.value().holders.empty() == (grant.value().manifest_ms != 0));
-        reader.asks = grant.value().holders.empty() ? "" : grant.value().holders[0].name;
-        CHECK(grant.value().version.manifest_bytes == 20000);
-        reader.pull = grant.value().pull;
-    };
-    for (int i = 0; i < 20; ++i) {
-        const std::string name = "r" + std::to_string(i);
-        readers.push_back({world.join(name, "host-" + name), 0, ""});
-        note(readers.back(), world.state.open_pull(sample_pull(readers.back().peer), world.now));
-        CHECK(readers.back().asks == (i < 8 ? "source" : ""));
-    }
-    const auto ask_again = [&](Reader& reader) {
-        RenewRequest request{reader.peer, reader.pull, {}, 4};
-        request.manifest = true;
-        note(reader, world.state.renew_pull(request, world.now));
-    };
-    ask_again(readers[10]);
-    CHECK(readers[10].asks.empty());
-    // One dies, one gives up; both make room, and who has the manifest has room, too.
-    world.state.leave(readers[0].peer);
-    REQUIRE_OK(world.state.close_pull({readers[1].peer, readers[1].pull}));
-    ask_again(readers[10]);
-    CHECK(readers[10].asks == "source");
-    hold(readers[2].peer, false);
-    REQUIRE_OK(world.state.renew_pull({readers[2].peer, readers[2].pull, {}, 16}, world.now));
-    ask_again(readers[11]);
-    CHECK(readers[11].asks == "r2");
-    // Who shares a host with a holder asks that one.
-    readers.push_back({world.join("near", "host-s"), 0, ""});
-    note(readers.back(), world.state.open_pull(sample_pull(readers.back().peer), world.now));
-    CHECK(readers.back().asks == "source");
 }
 
 TEST_CASE("renewal avoids whom it is told to, and ends with the reader's registration") {

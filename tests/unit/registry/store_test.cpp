@@ -219,7 +219,7 @@ TEST_CASE("failed write stops the registry: nothing is acknowledged any more, no
     CHECK(service->list_models().value()[0].versions.size() == 1);
 }
 
-TEST_CASE("a canary is kept, and a store from before there were any is brought up to date") {
+TEST_CASE("a canary is kept, and a store of the first schema is brought up to date") {
     const Directory directory;
     {
         const auto service = serve(open(directory / "s"));
@@ -229,7 +229,10 @@ TEST_CASE("a canary is kept, and a store from before there were any is brought u
     }
     sqlite3* raw = nullptr;
     REQUIRE(sqlite3_open((directory / "s/registry.sqlite").c_str(), &raw) == SQLITE_OK);
-    CHECK(sqlite3_exec(raw, "ALTER TABLE channel_moves DROP COLUMN canary; PRAGMA user_version=1",
+    CHECK(sqlite3_exec(raw,
+                       "ALTER TABLE channel_moves DROP COLUMN canary; ALTER TABLE versions DROP "
+                       "COLUMN retired;"
+                       "PRAGMA user_version=1",
                        nullptr, nullptr, nullptr) == SQLITE_OK);
     sqlite3_close(raw);
     const Canary canary{2, 10, {{"ring", "0"}}};
@@ -263,6 +266,67 @@ TEST_CASE("file that is no store, or of a newer program, is refused") {
     const auto newer = open_sqlite_store({directory / "t", 0});
     REQUIRE(newer.has_error());
     CHECK(newer.error().message.find("99") != std::string::npos);
+}
+
+// A clock that stands at a time that is set.
+class SetClock final : public Clock {
+  public:
+    TimePoint now() const override { return TimePoint(time); }
+    std::uint64_t wall_ms() const override { return 1; }
+    Duration time{};
+};
+
+TEST_CASE("a retired version is gone with its manifest, but its number is not free") {
+    const Directory directory;
+    const bool durable = GENERATE(false, true);
+    CAPTURE(durable);
+    SetClock clock;
+    StateOptions options;
+    options.versions_kept = 2;
+    const auto serve_with = [&](std::unique_ptr<Store> store) {
+        auto service = Service::create(options, std::move(store), clock, "boot", 1);
+        REQUIRE_OK(service);
+        return std::move(service).value();
+    };
+    const auto manifest_of = [](Service& service, const std::string& text) {
+        return service.get_manifest(model::sha256(bytes_of(text)));
+    };
+    const auto check_gone = [&](Service& service, std::size_t living) {
+        const auto known = service.find_model("m");
+        REQUIRE_OK(known);
+        CHECK(known.value().versions.size() == living);
+        CHECK(manifest_of(service, "one").error().code == Code::not_found);
+        REQUIRE_OK(manifest_of(service, "four"));
+        PublishRequest other = sample_publish(join(service, "b"), 1, "other");
+        other.root.bytes[1] = std::byte{1};
+        REQUIRE_OK(service.put_manifest(other.manifest, bytes_of("other")));
+        CHECK(service.publish(other).error().code == Code::conflict);
+    };
+    auto service = serve_with(durable ? open(directory / "s") : make_memory_store());
+    const PeerRef peer = join(*service, "a");
+    for (const char* text : {"one", "two", "three"}) {
+        const auto number =
+            service->find_model("m") ? service->find_model("m").value().versions.size() : 0;
+        REQUIRE_OK(publish(*service, peer, number + 1, text));
+    }
+    // Peers that held something before a restart may not have said so yet.
+    CHECK(service->find_model("m").value().versions.size() == 3);
+    clock.time = std::chrono::minutes(1);
+    REQUIRE_OK(publish(*service, join(*service, "later"), 4, "four"));
+    check_gone(*service, 2);
+    if (durable) {
+        service.reset();
+        service = serve_with(open(directory / "s"));
+        check_gone(*service, 2);
+    }
+    REQUIRE_OK(publish(*service, join(*service, "b"), 1, "one"));
+    CHECK(service->find_model("m").value().versions.size() == 3);
+    REQUIRE_OK(manifest_of(*service, "one"));
+    if (durable) {
+        service.reset();
+        service = serve_with(open(directory / "s"));
+        CHECK(service->find_model("m").value().versions.size() == 3);
+    }
 }
 
 }  // namespace
