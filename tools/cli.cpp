@@ -8,6 +8,7 @@
 #include <boost/program_options/parsers.hpp>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <sstream>
 #include <system_error>
 
@@ -59,6 +60,11 @@ Result<std::optional<po::variables_map>> parse(
 void complain(const Program& program, const Error& error) {
     const std::string line = fmt::format("{}: {}\n", program.name, error.message);
     [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
+}
+
+void flush_output() {
+    if (std::fflush(stdout) == 0) return;
+    throw std::system_error(errno, std::generic_category(), "cannot write to file");
 }
 
 void complain_of_exception(const Program& program, const std::exception& failure) {

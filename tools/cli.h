@@ -39,6 +39,9 @@ void complain(const Program& program, const Error& error);
 // The same; nothing if whoever read what the program prints is gone, and wanted no more of it.
 void complain_of_exception(const Program& program, const std::exception& failure);
 
+// Writes what is left of standard output. Throws std::system_error.
+void flush_output();
+
 // Runs a tool: `parse_options(argc, argv)` gives Result<std::optional<Options>>,
 // `run_tool(options)` gives Result<void>. Gives the exit code, after a message on stderr if that is
 // not 0.
@@ -47,14 +50,15 @@ int run_main(const Program& program, int argc, const char* const* argv, Parse&& 
              Run&& run_tool) {
     set_log(LogLevel::warning, program.name);
     std::signal(SIGPIPE, SIG_IGN);  // a reader that is gone is an error of the write
-    auto options = parse_options(argc, argv);
-    if (!options) {
-        complain(program, options.error());
-        return kUsage;
-    }
-    if (!options.value()) return kDone;
     try {
-        const Result<void> result = run_tool(std::move(*options.value()));
+        auto options = parse_options(argc, argv);
+        if (!options) {
+            complain(program, options.error());
+            return kUsage;
+        }
+        Result<void> result = success();
+        if (options.value()) result = run_tool(std::move(*options.value()));
+        flush_output();
         if (result) return kDone;
         complain(program, result.error());
     } catch (const std::exception& failure) {

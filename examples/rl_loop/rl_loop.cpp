@@ -212,12 +212,12 @@ Reads read_until(const weightcast::WeightSet& weights, const std::atomic<bool>& 
         // so that is asked outside of what the clock measures.
         const std::int64_t cpu = thread_ns();
         const std::int64_t before = now_ns();
-        const std::int64_t idle = now_ns();
+        const std::int64_t begun = now_ns();
         const weightcast::Snapshot snapshot = weights.acquire();
         const std::int64_t after = now_ns();
         reads.acquire_cpu_ns_max = std::max(reads.acquire_cpu_ns_max, thread_ns() - cpu);
-        reads.control_ns_max = std::max(reads.control_ns_max, idle - before);
-        reads.acquire_ns_max = std::max(reads.acquire_ns_max, after - idle);
+        reads.control_ns_max = std::max(reads.control_ns_max, begun - before);
+        reads.acquire_ns_max = std::max(reads.acquire_ns_max, after - begun);
         if (!snapshot) {
             ++reads.none;
             std::this_thread::yield();

@@ -44,10 +44,14 @@ std::vector<std::shared_ptr<HeldVersion>> Membership::holdings() {
 
 Result<registry::PublishReply> Membership::put_and_publish(const HeldVersion& held,
                                                            const std::string& channel) {
-    WEIGHTCAST_CHECK(api_->put_manifest(held.named().name, held.named().encoded));
     registry::PublishRequest request = held.publish_request();
     request.peer = lease_.peer;
     request.channel = channel;
+    WEIGHTCAST_CHECK(api_->put_manifest(held.named().name, held.named().encoded));
+    const auto reply = api_->publish(request);
+    if (reply || reply.error().code != Code::invalid_input) return reply;
+    // An old version may have been retired in between, and its manifest with it.
+    WEIGHTCAST_CHECK(api_->put_manifest(held.named().name, held.named().encoded));
     return api_->publish(request);
 }
 

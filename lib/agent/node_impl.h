@@ -83,9 +83,9 @@ class NodeImpl final : public Node {
     void keep_deltas(const std::shared_ptr<HeldVersion>& newest,
                      std::deque<std::shared_ptr<HeldVersion>>& kept, std::size_t count_max);
     IoThread& io() { return *io_; }
-    // The newest version if it has the same bytes, else the one after it.
     // What the registry knows of a model; nothing of one that it does not know.
     Result<registry::ModelInfo> find_model(const std::string& name);
+    // The newest version if it has the same bytes, else the one after it.
     Result<std::uint64_t> pick_version(const model::Manifest& manifest);
 
   private:
@@ -138,6 +138,7 @@ class NodeImpl final : public Node {
     std::deque<std::shared_ptr<HeldVersion>>& deltas_of(const std::string& model);
     Result<Resolved> resolve(const PullOptions& options);
     void await_manifest(Resolved& resolved, const std::stop_token& stop);
+    void tell_of_manifest(const registry::Grant& grant);
     Result<NamedManifest> fetch_manifest(const registry::Grant& grant, const PullOptions& options);
     // After an error `pulled` may have a part of the version.
     // `in_place`: what `destination` held and has not overwritten, or null.

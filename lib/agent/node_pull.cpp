@@ -19,6 +19,7 @@ namespace {
 constexpr auto kProgressInterval = std::chrono::milliseconds(200);
 constexpr auto kOfferWait = std::chrono::milliseconds(100);  // for the memory to be registered
 constexpr std::uint32_t kHoldersAtFirst = 4;                 // of whom one has the manifest
+constexpr auto kManifestWait = std::chrono::seconds(60);     // for somebody to hand it on
 
 std::vector<std::uint32_t> without(std::span<const std::uint32_t> chunks,
                                    std::span<const std::uint32_t> less) {
@@ -128,6 +129,7 @@ Result<NodeImpl::Resolved> NodeImpl::resolve(const PullOptions& options) {
     }
     await_manifest(resolved, options.stop);
     WEIGHTCAST_TRY(resolved.named, fetch_manifest(resolved.grant, options));
+    tell_of_manifest(resolved.grant);
     const model::Manifest& manifest = *resolved.named.manifest;
     WEIGHTCAST_CHECK(check_expected(manifest, options.expected));
     if (options.tensors.empty()) {
@@ -140,10 +142,12 @@ Result<NodeImpl::Resolved> NodeImpl::resolve(const PullOptions& options) {
     return resolved;
 }
 
-// Until the registry says who hands out the manifest.
+// Until the registry says who hands out the manifest. Who has waited for very long asks the
+// registry for it itself.
 void NodeImpl::await_manifest(Resolved& resolved, const std::stop_token& stop) {
-    for (std::uint32_t waits = 0; waits < kPlanWaitsMax; ++waits) {
-        if (resolved.grant.manifest_ms == 0 || stop.stop_requested()) return;
+    const TimePoint end = system_clock().now() + kManifestWait;
+    while (resolved.grant.manifest_ms != 0) {
+        if (stop.stop_requested() || system_clock().now() >= end) return;
         std::this_thread::sleep_for(std::chrono::milliseconds(resolved.grant.manifest_ms));
         auto grant = membership_->call([&](registry::Api& api, const registry::PeerRef& peer) {
             registry::RenewRequest request{peer, resolved.grant.pull, {}, kHoldersAtFirst};
@@ -153,6 +157,19 @@ void NodeImpl::await_manifest(Resolved& resolved, const std::stop_token& stop) {
         if (!grant || grant.value().version.root != resolved.grant.version.root) return;
         resolved.grant = std::move(grant).value();
     }
+}
+
+// So that another may have this reader's turn: preparing memory, and looking at what an earlier
+// attempt left, may take long.
+void NodeImpl::tell_of_manifest(const registry::Grant& grant) {
+    if (grant.version.manifest_bytes < registry::kManifestTurnBytes) return;
+    membership_->post([pull = grant.pull](Membership& membership) {
+        static_cast<void>(membership.call([&](registry::Api& api, const registry::PeerRef& peer) {
+            registry::RenewRequest request{peer, pull, {}};
+            request.has_manifest = true;
+            return api.renew_pull(request);
+        }));
+    });
 }
 
 // From a holder if one answers, since thousands may ask at once; else from the registry.
@@ -228,12 +245,19 @@ Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
     const std::uint64_t total = bytes_of(resolved.named.manifest->layout, resolved.wanted);
     auto done = session->start(resolved.grant);
     const std::stop_callback stopping(options.stop, [&session] { session->cancel(); });
-    bool ended = false;
-    while (!ended) {
-        ended = done.wait_for(kProgressInterval) == std::future_status::ready;
-        if (!options.on_progress) continue;
-        options.on_progress({total, bytes_before + session->bytes_verified(), session->holders(),
-                             seconds(system_clock().now() - resolved.started)});
+    // The session is in use until it has ended, whatever a callback throws.
+    try {
+        for (bool ended = false; !ended;) {
+            ended = done.wait_for(kProgressInterval) == std::future_status::ready;
+            if (!options.on_progress) continue;
+            options.on_progress({total, bytes_before + session->bytes_verified(),
+                                 session->holders(),
+                                 seconds(system_clock().now() - resolved.started)});
+        }
+    } catch (...) {
+        session->cancel();
+        done.wait();
+        throw;
     }
     return done.get();
 }

@@ -182,7 +182,7 @@ bool PullScheduler::has(const Holder& holder, std::uint32_t chunk) const {
     return bit(holder.words, chunk);
 }
 
-// True if the chunk may be asked for before the holder has it.
+// True if it is known where the holder has the chunk, or will have it.
 bool PullScheduler::is_covered(const Holder& holder, std::uint32_t chunk) {
     return holder.traits.covered.empty() || bit(holder.traits.covered, chunk);
 }

@@ -129,6 +129,7 @@ class PullScheduler {
     struct Outstanding {
         std::uint32_t chunk;
         TimePoint since;
+        bool gated = false;  // it was asked for before the holder had it
     };
     struct Holder {
         HolderTraits traits;
@@ -162,6 +163,7 @@ class PullScheduler {
     void stripe_arrived(HolderIndex holder, std::uint32_t chunk, TimePoint now);
     Duration interval_after(const Holder& holder, bool news) const;
     void drop_role(HolderIndex holder, TimePoint now);
+    std::size_t gated_max() const;
     bool may_wait_more(const Holder& holder, std::uint32_t stripe) const;
     static bool is_covered(const Holder& holder, std::uint32_t chunk);
     std::int64_t pick_planned(HolderIndex holder);

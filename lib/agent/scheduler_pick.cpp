@@ -162,9 +162,9 @@ void PullScheduler::ask(HolderIndex index, std::uint32_t chunk, TimePoint now,
         holder.period_start = now;
         holder.period_bytes = 0;
     }
-    holder.outstanding.push_back({chunk, now});
-    if (holder.traits.rate_max != 0) holder.tokens -= static_cast<double>(chunk_bytes_);
     const bool gated = !has(holder, chunk);
+    holder.outstanding.push_back({chunk, now, gated});
+    if (holder.traits.rate_max != 0) holder.tokens -= static_cast<double>(chunk_bytes_);
     actions.push_back({Action::Kind::read_chunk, index, chunk, c.copies > 1, gated});
 }
 

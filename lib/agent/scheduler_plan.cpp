@@ -61,7 +61,7 @@ Duration PullScheduler::interval_after(const Holder& holder, bool news) const {
         return news ? options_.page_interval : std::min(longer, options_.page_interval_max);
     }
     if (holder.role.stripes != 0) {
-        if (holder.traits.can_wait) return options_.page_interval_waiting;
+        if (holder.traits.can_wait && gated_max() > 0) return options_.page_interval_waiting;
         return news ? options_.page_interval : std::min(longer, options_.page_interval_parent);
     }
     return any_stripe_open() ? options_.page_interval_parent : options_.page_interval_other;
@@ -139,15 +139,21 @@ void PullScheduler::stripe_arrived(HolderIndex index, std::uint32_t chunk, TimeP
     stripe.stalled = false;
 }
 
-// True if one more chunk of the stripe may be asked for before its parent has it. Reads that wait
-// take buffers from reads of other stripes, and these may be what the parent waits for, around a
-// circle of members: so each stripe has its share of them.
+// Reads of a stripe that may wait for their holder. They take buffers from reads of other stripes,
+// and these may be what the holder waits for, around a circle of members: so each stripe has its
+// share.
+std::size_t PullScheduler::gated_max() const { return options_.in_flight_max / stripes_.size(); }
+
+// True if one more chunk of the stripe may be asked for before its parent has it.
 bool PullScheduler::may_wait_more(const Holder& holder, std::uint32_t s) const {
     if (!holder.traits.can_wait || holder.complete) return false;
-    const auto waiting = std::ranges::count_if(holder.outstanding, [&](const Outstanding& read) {
-        return read.chunk % stripes_.size() == s && !has(holder, read.chunk);
-    });
-    return static_cast<std::size_t>(waiting) < options_.in_flight_max / stripes_.size();
+    std::ptrdiff_t gated = 0;  // also at a former parent
+    for (const Holder& other : holders_) {
+        gated += std::ranges::count_if(other.outstanding, [&](const Outstanding& read) {
+            return read.gated && read.chunk % stripes_.size() == s;
+        });
+    }
+    return static_cast<std::size_t>(gated) < gated_max();
 }
 
 // The first open chunk of the stripes that are read from this holder; of several the one whose

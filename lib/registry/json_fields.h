@@ -248,6 +248,7 @@ void visit(V& v, M& m) {
     v.optional("rate", m.rate);
     v.optional("known", m.known);
     v.optional("manifest", m.manifest);
+    v.optional("has_manifest", m.has_manifest);
 }
 
 template <typename V, Is<CloseRequest> M>

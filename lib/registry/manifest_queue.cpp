@@ -36,16 +36,17 @@ void ManifestQueue::change(std::uint64_t holder, bool more) {
 ManifestQueue::Turn ManifestQueue::take(std::uint64_t reader, TimePoint now) {
     if (const auto has = readers_.find(reader); has != readers_.end()) {
         if (holders_.contains(has->second.holder)) return {has->second.holder, {}};
-        readers_.erase(has);
+        forget(reader);
     }
     if (free_first_.empty() || free_first_.begin()->first.readers >= kReadersMax) {
         const bool is_new = waiting_.insert(reader).second;
-        return {0, wait_of(is_new ? waiting_.size() : 1)};
+        return {0, wait_of(is_new ? waiting_.size() : 1, now)};
     }
     waiting_.erase(reader);
     const std::uint64_t holder = free_first_.begin()->second;
     change(holder, true);
     readers_[reader] = {holder, now};
+    turns_.emplace(now, reader);
     return {holder, {}};
 }
 
@@ -60,17 +61,20 @@ void ManifestQueue::forget(std::uint64_t reader) {
     const auto has = readers_.find(reader);
     if (has == readers_.end()) return;
     change(has->second.holder, false);
+    turns_.erase({has->second.since, reader});
     readers_.erase(has);
 }
 
-// With each turn, all that read become holders: so many turns until that many have been served.
-Duration ManifestQueue::wait_of(std::size_t waiting) const {
+// With each turn, all that read become holders: so many turns until that many have been served. A
+// turn takes at least as long as the oldest one takes already: so who waits asks ever less often.
+Duration ManifestQueue::wait_of(std::size_t waiting, TimePoint now) const {
     std::int64_t turns = 1;
     for (std::size_t served = holders_.size() * kReadersMax; served < waiting && served > 0;
          served *= kReadersMax + 1) {
         ++turns;
     }
-    return std::clamp(usual_ * turns, kWaitMin, kWaitMax);
+    const Duration oldest = turns_.empty() ? Duration::zero() : now - turns_.begin()->first;
+    return std::clamp(std::max(usual_, oldest) * turns, kWaitMin, kWaitMax);
 }
 
 }  // namespace weightcast::registry

@@ -21,6 +21,9 @@ class ManifestQueue {
     void add(std::uint64_t holder);
     void remove(std::uint64_t holder);
 
+    // Nobody is known to have it.
+    bool empty() const { return holders_.empty(); }
+
     struct Turn {
         std::uint64_t holder = 0;  // 0: nobody is free
         Duration wait{};           // then, until it is worth asking again
@@ -44,11 +47,12 @@ class ManifestQueue {
     };
 
     void change(std::uint64_t holder, bool more);
-    Duration wait_of(std::size_t waiting) const;
+    Duration wait_of(std::size_t waiting, TimePoint now) const;
 
     std::set<std::pair<Busy, std::uint64_t>> free_first_;
     std::unordered_map<std::uint64_t, Busy> holders_;
     std::unordered_map<std::uint64_t, Reading> readers_;
+    std::set<std::pair<TimePoint, std::uint64_t>> turns_;  // of readers_, the oldest first
     std::set<std::uint64_t> waiting_;
     std::int64_t added_ = 0;
     Duration usual_ = std::chrono::milliseconds(10);  // time of a turn

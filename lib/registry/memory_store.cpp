@@ -63,9 +63,12 @@ class MemoryStore final : public Store {
     bool failed() const override { return false; }
 
   private:
-    // Of a version that is retired, its manifest and that it was published.
+    // What was written of a version that is retired, and its manifest.
     void forget(const VersionRetired& retired) {
         std::erase_if(changes_, [&](const Change& change) {
+            if (const auto* set = std::get_if<QuarantineSet>(&change)) {
+                return set->model == retired.model && set->version == retired.version;
+            }
             const auto* published = std::get_if<VersionPublished>(&change);
             if (published == nullptr || published->version.model != retired.model ||
                 published->version.version != retired.version) {

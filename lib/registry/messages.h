@@ -13,7 +13,10 @@
 
 namespace weightcast::registry {
 
-inline constexpr std::uint32_t kProtocolVersion = 1;
+inline constexpr std::uint32_t kProtocolVersion = 2;
+// Manifests of so many bytes are handed on in turns. Smaller ones are asked of any holder at once:
+// a reader that must wait has lost more.
+inline constexpr std::uint64_t kManifestTurnBytes = 16384;
 
 using Incarnation = std::array<std::byte, 16>;
 
@@ -241,9 +244,10 @@ struct RenewRequest {
     std::uint64_t pull = 0;
     std::vector<std::uint64_t> avoid;  // ids of peers that failed this reader
     std::uint32_t holders_max = 16;
-    double rate = 0;          // bytes/s that it got since the last renewal; 0: too short a time
-    std::uint64_t known = 0;  // Grant::digest of what it does; 0: it wants all hints
-    bool manifest = false;    // it waits to be told who has the manifest, and not for its plan
+    double rate = 0;            // bytes/s that it got since the last renewal; 0: too short a time
+    std::uint64_t known = 0;    // Grant::digest of what it does; 0: it wants all hints
+    bool manifest = false;      // it waits to be told who has the manifest, and not for its plan
+    bool has_manifest = false;  // it only tells that it has it now
 };
 
 struct CloseRequest {

@@ -123,7 +123,7 @@ struct Route {
     std::string_view method;
     std::string_view path;
     Result<std::string> (*handle)(const Context& context);
-    std::string_view content_type = "application/json";
+    std::string_view content_type = kJsonType;
 };
 
 constexpr std::array kRoutes{
@@ -206,7 +206,7 @@ Code code_of_status(int status) noexcept {
 }
 
 Reply error_reply(const Error& error, std::string_view route) {
-    return {http_status(error.code), route, "application/json", encode_error(error), 0};
+    return {http_status(error.code), route, kJsonType, encode_error(error), 0};
 }
 
 Reply Router::handle(std::string_view method, std::string_view target, std::string_view body) {

@@ -10,10 +10,12 @@
 
 namespace weightcast::registry {
 
+inline constexpr std::string_view kJsonType = "application/json";
+
 struct Reply {
     int status = 200;
     std::string_view route = "none";  // its name in metrics
-    std::string_view content_type = "application/json";
+    std::string_view content_type = kJsonType;
     std::string body;
     std::uint64_t peer = 0;  // that called; 0: nobody in particular
 };

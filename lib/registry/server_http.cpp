@@ -28,6 +28,7 @@
 #include "base/random.h"
 #include "registry/content_coding.h"
 #include "registry/json.h"
+#include "registry/peer_connections.h"
 #include "registry/router.h"
 #include "registry/server.h"
 #include "registry/service.h"
@@ -136,8 +137,7 @@ struct Server::Implementation {
     asio::awaitable<void> tick();
     asio::awaitable<void> session(tcp::socket socket, asio::ip::address address);
     asio::awaitable<bool> answer(beast::tcp_stream& stream, beast::flat_buffer& buffer,
-                                 std::uint64_t& peer);
-    void called_by(std::uint64_t peer, std::uint64_t& before);
+                                 PeerConnections::Caller& caller);
     asio::awaitable<void> send(beast::tcp_stream& stream, Reply reply, bool keep_alive,
                                TimePoint start, bool zstd = false);
     asio::awaitable<void> refuse(beast::tcp_stream& stream, Reply reply);
@@ -153,7 +153,7 @@ struct Server::Implementation {
     std::unique_ptr<Router> router;
     Compressor compressor;
     std::map<asio::ip::address, std::uint32_t> connections_by_host;
-    std::map<std::uint64_t, std::uint32_t> connections_by_peer;  // that called last on them
+    PeerConnections connections_by_peer;
     std::set<asio::steady_timer*> subscribers;
     std::uint64_t announced = 0;  // the last event that subscribers were woken for
     std::string url;
@@ -296,9 +296,10 @@ asio::awaitable<void> Server::Implementation::session(tcp::socket socket,
     struct Leave {
         Implementation& server;
         const asio::ip::address& address;
-        std::uint64_t peer = 0;
+        PeerConnections::Caller caller;
         ~Leave() {
-            server.called_by(0, peer);
+            const std::uint64_t peer = server.connections_by_peer.ended(caller);
+            if (peer != 0) server.service->disconnected(peer);
             --server.metrics.connections;
             const auto of_host = server.connections_by_host.find(address);
             if (--of_host->second == 0) server.connections_by_host.erase(of_host);
@@ -314,26 +315,14 @@ asio::awaitable<void> Server::Implementation::session(tcp::socket socket,
             if (failure) co_return;
             buffer.commit(bytes);
         }
-        keep = co_await answer(stream, buffer, leave.peer);
+        keep = co_await answer(stream, buffer, leave.caller);
     }
-}
-
-// A connection is used by this peer now, and no more by the one before. A peer without connections
-// may have died.
-void Server::Implementation::called_by(std::uint64_t peer, std::uint64_t& before) {
-    if (peer == before) return;
-    if (peer != 0) ++connections_by_peer[peer];
-    const std::uint64_t last = std::exchange(before, peer);
-    const auto of_last = connections_by_peer.find(last);
-    if (of_last == connections_by_peer.end() || --of_last->second > 0) return;
-    connections_by_peer.erase(of_last);
-    service->disconnected(last);
 }
 
 // Reads one request and answers it. Gives whether another may follow on this connection.
 asio::awaitable<bool> Server::Implementation::answer(beast::tcp_stream& stream,
                                                      beast::flat_buffer& buffer,
-                                                     std::uint64_t& peer) {
+                                                     PeerConnections::Caller& caller) {
     stream.expires_after(std::chrono::milliseconds(options.request_ms_max));
     const TimePoint start = system_clock().now();
     http::request_parser<http::string_body> parser;
@@ -378,7 +367,7 @@ asio::awaitable<bool> Server::Implementation::answer(beast::tcp_stream& stream,
     const auto target = request.target();
     Reply reply = router->handle({method.data(), method.size()}, {target.data(), target.size()},
                                  request.body());
-    if (reply.peer != 0) called_by(reply.peer, peer);
+    if (reply.peer != 0) connections_by_peer.called(caller, reply.peer);
     wake_subscribers();
     const bool keep_alive = request.keep_alive();
     const auto codings = request[http::field::accept_encoding];
@@ -396,7 +385,9 @@ asio::awaitable<void> Server::Implementation::send(beast::tcp_stream& stream, Re
     if (reply.status == 401) response.set(http::field::www_authenticate, "Bearer");
     if (reply.status == 503) response.set(http::field::retry_after, "1");
     response.keep_alive(keep_alive);
-    if (zstd && compress_body(compressor, reply.body)) {
+    // Manifests are digests, which do not shrink.
+    const bool text = reply.content_type == kJsonType;
+    if (zstd && text && compress_body(compressor, reply.body)) {
         response.set(http::field::content_encoding,
                      beast::string_view(kZstdCoding.data(), kZstdCoding.size()));
     }

@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/assert.h"
@@ -81,6 +82,10 @@ void State::apply(const Change& change) {
                    [this](const VersionRetired& retired) {
                        Model& model = models_[retired.model];
                        model.retired[retired.version] = retired.root;
+                       if (model.retired.size() > options_.retired_max) {
+                           model.retired_before = model.retired.begin()->first;
+                           model.retired.erase(model.retired.begin());
+                       }
                        erase(model, retired.version);
                    },
                },
@@ -242,6 +247,11 @@ Result<void> State::check_new_version(const Peer& publisher, const PublishReques
                                  options_.versions_per_model_max, request.model)};
     }
     const auto retired = model.retired.find(request.version);
+    if (retired == model.retired.end() && request.version <= model.retired_before) {
+        return Error{Code::conflict, 0,
+                     fmt::format("{}@{} may have been other bytes once: publish a version after {}",
+                                 request.model, request.version, model.retired_before)};
+    }
     if (retired == model.retired.end() || retired->second == request.root) return success();
     return Error{Code::conflict, 0,
                  fmt::format("{}@{} was root {}, not root {}: a version never changes, publish "
@@ -373,16 +383,20 @@ bool State::is_wanted(const Model& model, const Version& version) {
            });
 }
 
-std::vector<Change> State::retire(const std::string& name, std::uint64_t but_not) const {
+std::vector<Change> State::retire(const std::string& name, std::uint64_t but_not) {
     std::vector<Change> changes;
     const auto found = models_.find(name);
     if (found == models_.end()) return changes;
-    const Model& model = found->second;
-    std::size_t surplus = model.versions.size() -
-                          std::min<std::size_t>(model.versions.size(), options_.versions_kept);
-    std::size_t looks = std::min(surplus, kRetiringLooks);
-    for (auto at = model.versions.begin(); looks > 0 && changes.size() < kRetiredAtOnce;
-         ++at, --looks) {
+    Model& model = found->second;
+    const std::size_t count = model.versions.size();
+    if (count <= options_.versions_kept) return changes;
+    // From where the last look ended, so that those that are wanted do not hide the others.
+    const std::uint64_t newest = std::prev(model.versions.end(), options_.versions_kept)->first;
+    const std::size_t looks = std::min<std::size_t>(count - options_.versions_kept, kRetiringLooks);
+    auto at = model.versions.upper_bound(model.looked_at);
+    for (std::size_t look = 0; look < looks && changes.size() < kRetiredAtOnce; ++look, ++at) {
+        if (at == model.versions.end() || at->first >= newest) at = model.versions.begin();
+        model.looked_at = at->first;
         if (at->first == but_not || is_wanted(model, at->second)) continue;
         changes.push_back(VersionRetired{name, at->first, at->second.info.root});
     }

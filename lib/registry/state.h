@@ -40,6 +40,7 @@ struct StateOptions {
     std::uint32_t hints_max = 64;                      // of one grant, whatever was asked for
     std::uint32_t versions_per_model_max = 1U << 20U;  // without those that are retired
     std::uint32_t versions_kept = 128;  // of a model, the newest, though nobody has them
+    std::uint32_t retired_max = 65536;  // of a model, whose digests are known
     std::uint32_t models_max = 65536;
     std::uint32_t channels_per_model_max = 1024;
     std::uint32_t accusers_to_quarantine = 2;  // distinct readers that report a corrupt holder
@@ -47,8 +48,6 @@ struct StateOptions {
     std::uint32_t stripes_max = 16;
     std::uint32_t gather_ms = 10;      // readers that come so soon after each other are planned
     std::uint32_t gather_ms_max = 60;  // together; nobody waits longer than this
-    // Smaller ones are asked of any holder at once: a reader that must wait has lost more.
-    std::uint64_t manifest_queue_bytes_min = 16384;
     Placement placement;
 };
 
@@ -59,6 +58,7 @@ struct StateCounts {
     std::uint64_t models = 0;
     std::uint64_t versions = 0;
     std::uint64_t expired_peers = 0;
+    std::uint64_t readers_disconnected = 0;
     std::uint64_t reports = 0;
     std::uint64_t quarantines = 0;
     std::uint64_t completed_pulls = 0;
@@ -108,7 +108,7 @@ class State {
     // Retires what is old, has no holder and is named by no channel, a few versions at a time, as
     // long as there are more than versions_kept. `but_not`: a version whose publisher does not hold
     // it yet.
-    std::vector<Change> retire(const std::string& model, std::uint64_t but_not) const;
+    std::vector<Change> retire(const std::string& model, std::uint64_t but_not);
 
     std::vector<ModelInfo> list_models() const;
     Result<ModelInfo> find_model(const std::string& name) const;
@@ -155,7 +155,9 @@ class State {
     struct Model {
         std::map<std::uint64_t, Version> versions;
         std::map<std::string, ChannelInfo> channels;
-        std::map<std::uint64_t, model::Digest> retired;  // roots by version
+        std::map<std::uint64_t, model::Digest> retired;  // roots by version, of the latest of them
+        std::uint64_t retired_before = 0;  // this number and all below that are not known were used
+        std::uint64_t looked_at = 0;       // by retire(), lately
     };
     struct Held {
         Holding holding;
@@ -208,6 +210,7 @@ class State {
                                       std::uint32_t count_max) const;
     // The grant without holders.
     Grant new_grant(std::uint64_t id, const Pull& pull) const;
+    Grant acknowledgement(std::uint64_t id) const;
     // Whom to ask for the manifest comes first, or when to ask for that.
     Grant grant_manifest(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
                          std::uint32_t count_max, TimePoint now);

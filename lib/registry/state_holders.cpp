@@ -175,12 +175,21 @@ Grant State::new_grant(std::uint64_t id, const Pull& pull) const {
     return grant;
 }
 
+// All is as the reader knows it.
+Grant State::acknowledgement(std::uint64_t id) const {
+    Grant grant;
+    grant.pull = id;
+    grant.lease_ms = options_.lease_ms;
+    grant.unchanged = true;
+    return grant;
+}
+
 Grant State::grant_manifest(std::uint64_t id, Pull& pull, std::span<const std::uint64_t> avoid,
                             std::uint32_t count_max, TimePoint now) {
     Version& version = *pull.version;
     const Peer& reader = peers_.at(pull.peer);
-    if (version.ranked.empty() || version.by_host.contains(reader.info.host) ||
-        version.info.manifest_bytes < options_.manifest_queue_bytes_min) {
+    if (version.manifest.empty() || version.by_host.contains(reader.info.host) ||
+        version.info.manifest_bytes < kManifestTurnBytes) {
         return fill_grant(id, pull, avoid, count_max);
     }
     const ManifestQueue::Turn turn = version.manifest.take(id, now);
@@ -304,6 +313,7 @@ Result<Grant> State::renew_pull(const RenewRequest& request, TimePoint now) {
         return grant_manifest(request.pull, pull, request.avoid, request.holders_max, now);
     }
     version.manifest.done(request.pull, now);
+    if (request.has_manifest) return acknowledgement(request.pull);
     const Duration wait = gather(*reader, version, now);
     if (wait > Duration::zero() && request.avoid.empty()) {
         Grant grant = new_grant(request.pull, pull);
@@ -316,11 +326,8 @@ Result<Grant> State::renew_pull(const RenewRequest& request, TimePoint now) {
     grant.plan_ms = to_ms(wait);
     if (grant.stripes != 0) grant.renew_ms = renew_ms_of(version, now);
     if (grant.digest == 0 || grant.digest != request.known || !request.avoid.empty()) return grant;
-    Grant unchanged;
-    unchanged.pull = grant.pull;
-    unchanged.lease_ms = grant.lease_ms;
+    Grant unchanged = acknowledgement(request.pull);
     unchanged.renew_ms = grant.renew_ms;
-    unchanged.unchanged = true;
     return unchanged;
 }
 

@@ -173,8 +173,12 @@ void State::disconnected(std::uint64_t peer) {
     for (const std::uint64_t id : found->second.pulls) {
         Version& version = *pulls_.at(id).version;
         version.manifest.forget(id);
-        if (!version.planning || !version.planning->forest.contains(peer)) continue;
-        if (!version.planning->forest.complete(peer)) expel(peer, *version.planning);
+        if (!version.planning) continue;
+        Planning& planning = *version.planning;
+        std::erase(planning.gathering, peer);
+        if (!planning.forest.contains(peer) || planning.forest.complete(peer)) continue;
+        expel(peer, planning);
+        ++counts_.readers_disconnected;
     }
 }
 

@@ -34,6 +34,7 @@ SAMPLE_S = 0.02
 FIRST_BYTES = 64 << 10  # More than a receiver gets of anything but the file.
 STALL_S = 40  # No receiver got anything for so long: it hangs.
 STALL_BYTES = 256 << 10
+CORES_MANY = 8
 DEFAULT_PEERS = [name for name in PEERS if name not in ("chain-sorted", "weightcast-labels")]
 DEFAULT_PEERS.insert(DEFAULT_PEERS.index("weightcast") + 1, simulated.NAME)
 
@@ -45,9 +46,9 @@ class Case:
         self.scenario, self.hosts, self.rate_mbit = scenario, hosts, rate_mbit
         self.racks = racks
         self.victim = hosts // 2  # The one that dies, is cut off, or is slow.
-        # Of weightcast. Small, since the links are slow: 64 KiB take 2.6 ms at 200 Mbit/s. With 64
-        # hosts the processors are slower than the links, and each chunk costs them.
-        self.chunk_bytes = 65536 if hosts < 64 else 262144
+        # Of weightcast. Small, since the links are slow: 64 KiB take 2.6 ms at 200 Mbit/s. For 64
+        # hosts few processors are slower than the links, and each chunk costs them.
+        self.chunk_bytes = 65536 if hosts < 64 or os.cpu_count() >= CORES_MANY else 262144
 
     def network(self):
         return Network(self.hosts + (self.scenario == "joiner"), self.rate_mbit, self.racks)
@@ -293,7 +294,7 @@ def parse():
     add("--bytes", type=int, default=128 * MIB, help="of the file (%(default)s)")
     add("--rounds", type=int, default=3)
     add("--seed", type=int, default=1, help="of the random order in racks")
-    add("--chunk-bytes", type=int, help="of weightcast (65536; 262144 with 64 hosts)")
+    add("--chunk-bytes", type=int, help="of weightcast (65536; 262144 with 64 hosts on few cores)")
     add("--serve-arguments", default="", metavar="ARGUMENTS", help="more for p2p-serve")
     add("--pull-arguments", default="", metavar="ARGUMENTS", help="more for p2p-pull")
     add("--labels", default="--label=rack={rack}", metavar="ARGUMENTS",

@@ -3,13 +3,19 @@ more than one copy, and is not needed once every chunk is with someone.
 Method: a publisher with a capped rate, several receivers at once, shares from their last events;
 which chunks a receiver has verified is read from its journal.
 """
+import subprocess
 import time
+import unittest
+import urllib.request
 
 from kit import MB, Sources, SystemTest, poll
 
 RECEIVERS = 6
 JOURNAL_HEADER_BYTES = 40
 CHUNK_BYTES = 1 << 20  # What p2p-serve takes unless told otherwise.
+HOST_NAME = ("unshare", "-u", "sh", "-c", 'hostname "$0" && exec "$@"')
+OWN_HOST_NAME = subprocess.run([*HOST_NAME, "host", "true"], check=False,
+                               stderr=subprocess.DEVNULL).returncode == 0
 
 
 def verified(out, chunks: int) -> int:
@@ -41,6 +47,25 @@ class Relays(SystemTest):
 
     def test_the_cap_holds_for_all_readers_over_tcp(self):
         self.hold_the_cap("tcp")
+
+    @unittest.skipUnless(OWN_HOST_NAME, "nobody may have a host name of its own here")
+    def test_a_fleet_hands_a_large_manifest_on(self):
+        """More hosts than one holder serves at a time; nobody turns to the registry for it."""
+        source = self.folder / "source"
+        source.mkdir()
+        for i in range(700):
+            (source / f"model.layers.{i}.weight.bin").write_bytes(bytes([i % 256]) * 100)
+        server = self.serve(source, "--name", "publisher")
+        receivers = []
+        for i in range(12):
+            receivers.append(self.start(
+                "p2p-pull", server.url, "m", "-o", self.folder / f"copy{i}", "--json", "--serve",
+                "--fabric", "tcp", wrap=(*HOST_NAME, f"host{i}")))
+        self.finish(receivers, source)
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:
+            metrics = answer.read().decode()
+        # It was put there once.
+        self.assertIn('requests_total{route="/v1/manifests/",status="200"} 1\n', metrics)
 
     def receivers(self, url: str, count: int, *arguments):
         return [self.start_pull(url, "m", self.folder / f"copy{i}", "--serve", "--name",

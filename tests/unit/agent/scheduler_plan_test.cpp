@@ -145,7 +145,21 @@ TEST_CASE("plan: reads that wait leave room for the reads of other stripes") {
         std::size_t of_the_fourth = 0;
         for (const std::uint32_t chunk : world.holders[3].sent) of_the_fourth += chunk % 4 == 3;
         CHECK(of_the_fourth == kChunks / 4);
+        CHECK(world.gated <= 4 * (in_flight_max / 4));
     }
+}
+
+TEST_CASE("plan: reads that wait at a former parent count, too") {
+    const Holder late{.per_chunk = {}, .gains_each = std::chrono::hours(1)};
+    World world({late, late, {}}, true, {.in_flight_max = 4});
+    world.plan({0, 2}, {});
+    world.run(milliseconds(10));
+    CHECK(world.gated == 4);  // of the other stripe before its parent's page was there
+    world.plan({1, 2}, {});
+    world.run(std::chrono::seconds(1));
+    CHECK(world.gated == 4);
+    CHECK(std::ranges::count_if(world.holders[2].sent,
+                                [](std::uint32_t chunk) { return chunk % 2 == 1; }) == kChunks / 2);
 }
 
 TEST_CASE("plan: each stripe is read from its parent and from nobody else") {

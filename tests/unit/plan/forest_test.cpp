@@ -58,6 +58,24 @@ std::map<std::string, std::uint32_t> imports(const Forest& forest,
 
 }  // namespace
 
+TEST_CASE("large fleets of single ranks have three stripes, if they may") {
+    const ForestOptions small = options_for(1e9, std::vector<Member>(1), 1, 2, 16);
+    CHECK(small.stripes == 2);
+    const auto stripes = [&](const ForestOptions& of, std::size_t readers, std::uint32_t ranks,
+                             std::uint32_t stripes_max) {
+        return with_readers(of, readers, ranks, stripes_max).stripes;
+    };
+    CHECK(stripes(small, 127, 1, 16) == 2);
+    CHECK(stripes(small, 128, 1, 16) == 3);
+    CHECK(stripes(small, 128, 1, 2) == 2);
+    CHECK(stripes(small, 128, 4, 16) == 8);
+    const ForestOptions many = options_for(1e9, std::vector<Member>(5), 1, 2, 16);
+    CHECK(stripes(many, 1000, 1, 16) == 5);
+    const ForestOptions large = with_readers(small, 1000, 1, 16);
+    CHECK(stripes(large, 1000, 2, 16) == 6);
+    CHECK(stripes(large, 10, 1, 16) == 3);
+}
+
 TEST_CASE("forest: one stripe is a chain") {
     const Forest forest = flat(1, 15);
     REQUIRE(forest.check() == "");

@@ -196,7 +196,23 @@ TEST_CASE("a reader whose connection ends is out of the plan at once") {
     second.reset();
     while (parents(stays) != one && system_clock().now() < late) continue;
     CHECK(parents(stays) == one);
-    CHECK(api->list_peers().value().size() == 3);
+    const auto metrics = [&] {
+        Raw raw(*server);
+        REQUIRE(raw.send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+        return raw.read_all();
+    };
+    CHECK(metrics().find("readers_disconnected_total 1\n") != std::string::npos);
+    // A connection that several peers use says nothing of them.
+    const Reader other = open("other");
+    while (parents(stays) == one && system_clock().now() < late) parents(other);
+    auto proxy = client_of(*server);
+    REQUIRE_OK(proxy->heartbeat({other.peer, {}}));
+    REQUIRE_OK(proxy->heartbeat({stays.peer, {}}));
+    REQUIRE_OK(proxy->heartbeat({other.peer, {}}));
+    proxy.reset();
+    for (int i = 0; i < 100; ++i) CHECK(parents(stays).contains("other"));
+    CHECK(metrics().find("readers_disconnected_total 1\n") != std::string::npos);
+    CHECK(api->list_peers().value().size() == 4);
 }
 
 TEST_CASE("large answers are compressed for those who take that") {

@@ -60,6 +60,11 @@ TEST_CASE("who waits is told to come back when it can be its turn") {
     CHECK(waits.back() == std::chrono::milliseconds(30));   // 8 are served, 72, and then it
     // Who asks again has waited.
     CHECK(queue.take(kFirstReader + 199, kStart).wait == std::chrono::milliseconds(10));
+    // Large ones take long, and that is seen before the first is there.
+    const TimePoint later = kStart + std::chrono::milliseconds(300);
+    CHECK(queue.take(kFirstReader + 199, later).wait == std::chrono::milliseconds(300));
+    queue.done(kFirstReader, later);
+    CHECK(queue.take(kFirstReader + 199, later).holder == kSource);
 }
 
 TEST_CASE("a reader keeps its turn, unless its holder goes, and gives it back") {

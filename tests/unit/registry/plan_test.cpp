@@ -142,6 +142,19 @@ TEST_CASE(
     }));
 }
 
+TEST_CASE("plan: who is gone before its plan is made is not planned") {
+    Fleet fleet;
+    const Reader stays = fleet.open("stays");
+    const Reader gone = fleet.open("gone");
+    CHECK(fleet.renew(stays).plan_ms > 0);
+    CHECK(fleet.renew(gone).plan_ms > 0);
+    fleet.state.disconnected(gone.peer.id);
+    fleet.now += milliseconds(100);
+    for (const auto& [stripe, parent] : parents(fleet.renew(stays))) {
+        CHECK(parent == fleet.source.id);
+    }
+}
+
 TEST_CASE("plan: nobody waits for ever for others to come") {
     Fleet fleet;
     const Reader first = fleet.open("first");

@@ -62,6 +62,50 @@ TEST_CASE("old versions that nobody has and no channel names are retired, a few 
     CHECK(numbers().front() == 7);
 }
 
+TEST_CASE("versions that are wanted do not keep others from being retired") {
+    World world(1, "boot", 2);
+    const PeerRef source = world.join("source", "host-s");
+    const auto publish = [&](std::uint64_t number) {
+        return world.publish(sample_publish(source, number, "v" + std::to_string(number)));
+    };
+    constexpr std::uint64_t kNamed = 300;  // more than are looked at in one go
+    for (std::uint64_t number = 1; number <= kNamed; ++number) {
+        REQUIRE_OK(publish(number));
+        REQUIRE_OK(world.set_channel({"m", "c" + std::to_string(number), number, {}, "", ""}));
+    }
+    for (std::uint64_t number = kNamed + 1; number <= kNamed + 20; ++number) {
+        REQUIRE_OK(publish(number));
+    }
+    for (int i = 0; i < 20; ++i) {
+        for (const Change& change : world.state.retire("m", 0)) world.state.apply(change);
+    }
+    CHECK(world.state.counts().versions == kNamed + 2);
+}
+
+TEST_CASE("digests of the latest retired versions are known, and numbers before are not free") {
+    StateOptions options;
+    options.retired_max = 3;
+    State state(options, {"cluster", "boot", kProtocolVersion}, 1);
+    const auto lease = state.register_peer(sample_peer("a"), TimePoint{});
+    REQUIRE_OK(lease);
+    const PeerRef peer = lease.value().peer;
+    for (std::uint64_t number = 10; number < 20; ++number) {
+        state.apply(VersionRetired{"m", number, sample_publish(peer, number, "x").root});
+    }
+    const auto publish = [&](std::uint64_t number) {
+        return state.publish(sample_publish(peer, number, "x"), 0);
+    };
+    for (const std::uint64_t number : {1U, 10U, 16U}) {
+        CAPTURE(number);
+        const auto refused = publish(number);
+        REQUIRE(refused.has_error());
+        CHECK(refused.error().code == Code::conflict);
+        CHECK(refused.error().message.find("after 16") != std::string::npos);
+    }
+    CHECK(publish(17).has_value());
+    CHECK(publish(20).has_value());
+}
+
 TEST_CASE("a large manifest is handed on: few ask its source, the others those who have it") {
     World world;
     const PeerRef source = world.join("source", "host-s");
@@ -104,7 +148,12 @@ TEST_CASE("a large manifest is handed on: few ask its source, the others those w
     ask_again(readers[10]);
     CHECK(readers[10].asks == "source");
     hold(readers[2].peer, false);
-    REQUIRE_OK(world.state.renew_pull({readers[2].peer, readers[2].pull, {}, 16}, world.now));
+    RenewRequest has{readers[2].peer, readers[2].pull, {}, 16};
+    has.has_manifest = true;
+    const auto told = world.state.renew_pull(has, world.now);
+    REQUIRE_OK(told);
+    CHECK(told.value().unchanged);
+    CHECK(told.value().plan_ms == 0);
     ask_again(readers[11]);
     CHECK(readers[11].asks == "r2");
     // Who shares a host with a holder asks that one.
