@@ -48,7 +48,7 @@ Result<registry::PublishReply> Membership::put_and_publish(const HeldVersion& he
     request.peer = lease_.peer;
     request.channel = channel;
     WEIGHTCAST_CHECK(api_->put_manifest(held.named().name, held.named().encoded));
-    const auto reply = api_->publish(request);
+    auto reply = api_->publish(request);
     if (reply || reply.error().code != Code::invalid_input) return reply;
     // An old version may have been retired in between, and its manifest with it.
     WEIGHTCAST_CHECK(api_->put_manifest(held.named().name, held.named().encoded));

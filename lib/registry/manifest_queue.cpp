@@ -28,8 +28,11 @@ void ManifestQueue::change(std::uint64_t holder, bool more) {
     const auto at = holders_.find(holder);
     if (at == holders_.end()) return;
     free_first_.erase({at->second, holder});
-    // Of one that went and came back, not all readers are known.
-    if (more || at->second.readers > 0) at->second.readers += more ? 1 : -1;
+    if (more) {
+        ++at->second.readers;
+    } else if (at->second.readers > 0) {  // Of one that went and came back, not all are known.
+        --at->second.readers;
+    }
     free_first_.emplace(at->second, holder);
 }
 

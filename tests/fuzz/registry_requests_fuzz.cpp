@@ -40,8 +40,8 @@ struct Known {
 
 std::string join(const std::string& name) {
     return R"(POST /v1/peers {"name":")" + name +
-           R"(","host":"h","incarnation":"00000000000000000000000000000001","protocol":1})"
-           "\n";
+           R"(","host":"h","incarnation":"00000000000000000000000000000001","protocol":)" +
+           std::to_string(kProtocolVersion) + "}\n";
 }
 
 std::unique_ptr<Service> make_service(const Clock& clock) {
@@ -112,9 +112,9 @@ std::vector<std::string> fuzz_seeds() {
                                R"(,"model":"m","version":1,"kind":"corrupt"})"
                                "\n";
     // All requests of the longest seed must succeed, or the seeds have stopped reaching deep.
-    const std::string longest =
-        setup + pull + accuse + pull + "GET /v1/peers \nGET /v1/models \nGET /metrics \n";
-    WEIGHTCAST_ASSERT(play(longest) == 11);
+    const std::string longest = setup + pull + accuse + pull + "GET /v1/peers \nGET /v1/models \n" +
+                                R"(POST /v1/models/find {"model":"m"})" + "\nGET /metrics \n";
+    WEIGHTCAST_ASSERT(play(longest) == 12);
     return {longest, setup + pull + R"(POST /v1/peers/leave {"peer":)" + peers.first + "}\n" + pull,
             setup +
                 R"(POST /v1/channels {"model":"m","channel":"c","version":1})"
