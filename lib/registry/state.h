@@ -46,7 +46,7 @@ struct StateOptions {
     std::uint32_t accusers_to_quarantine = 2;  // distinct readers that report a corrupt holder
     std::uint32_t stripes_min = 2;             // of a plan; as many as there are sources, up to
     std::uint32_t stripes_max = 16;
-    std::uint32_t gather_ms = 10;      // readers that come so soon after each other are planned
+    std::uint32_t gather_ms = 5;       // readers that come so soon after each other are planned
     std::uint32_t gather_ms_max = 60;  // together; nobody waits longer than this
     Placement placement;
 };
