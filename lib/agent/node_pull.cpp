@@ -270,8 +270,10 @@ void NodeImpl::await_plan(Resolved& resolved) {
         // A registry that does not answer now may do so later: the session asks again.
         if (!grant || grant.value().version.root != resolved.grant.version.root) return;
         const auto wait = wait_for_hints(grant.value());
-        if (!wait) resolved.grant = std::move(grant).value();
-        if (!wait) return;
+        if (!wait) {
+            resolved.grant = std::move(grant).value();
+            return;
+        }
         std::this_thread::sleep_for(*wait);
     }
 }

@@ -1,5 +1,7 @@
 #include "registry/content_coding.h"
 
+#include <algorithm>
+#include <boost/beast/http/rfc7230.hpp>
 #include <span>
 
 namespace weightcast::registry {
@@ -7,23 +9,15 @@ namespace {
 
 constexpr std::size_t kBytesMin = 1024;  // Smaller ones fit into a packet.
 
-std::string_view trimmed(std::string_view text) {
-    constexpr std::string_view kSpace = " \t";
-    const auto first = text.find_first_not_of(kSpace);
-    if (first == text.npos) return {};
-    return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
-}
-
 }  // namespace
 
 bool takes_zstd(std::string_view accept_encoding) {
-    while (!accept_encoding.empty()) {
-        const auto comma = accept_encoding.find(',');
-        if (trimmed(accept_encoding.substr(0, comma)) == kZstdCoding) return true;
-        accept_encoding.remove_prefix(comma == accept_encoding.npos ? accept_encoding.size()
-                                                                    : comma + 1);
-    }
-    return false;
+    const boost::beast::http::ext_list codings({accept_encoding.data(), accept_encoding.size()});
+    return std::any_of(codings.begin(), codings.end(), [](const auto& coding) {
+        const auto& [name, parameters] = coding;
+        return std::string_view(name.data(), name.size()) == kZstdCoding &&
+               parameters.begin() == parameters.end();
+    });
 }
 
 bool compress_body(Compressor& compressor, std::string& body) {

@@ -115,7 +115,7 @@ void visit(V& v, M& m) {
 template <typename V, Is<Canary> M>
 void visit(V& v, M& m) {
     v("version", m.version);
-    v.optional("percent", m.percent, 100);
+    v.optional("percent", m.percent, Canary{}.percent);
     v.optional("labels", m.labels);
 }
 
@@ -206,7 +206,7 @@ void visit(V& v, M& m) {
     v("peer", m.peer);
     v("model", m.model);
     v.optional("reference", m.reference);
-    v.optional("holders_max", m.holders_max, 16);
+    v.optional("holders_max", m.holders_max, PullRequest{}.holders_max);
 }
 
 template <typename V, Is<HolderHint> M>
@@ -244,7 +244,7 @@ void visit(V& v, M& m) {
     v("peer", m.peer);
     v("pull", m.pull);
     v.optional("avoid", m.avoid);
-    v.optional("holders_max", m.holders_max, 16);
+    v.optional("holders_max", m.holders_max, RenewRequest{}.holders_max);
     v.optional("rate", m.rate);
     v.optional("known", m.known);
     v.optional("manifest", m.manifest);

@@ -21,7 +21,7 @@ void visit(V& v, M& m) {
     v("model", m.model);
     v("version", m.version);
     v("bucket", m.bucket);
-    v.optional("count_max", m.count_max, 16);
+    v.optional("count_max", m.count_max, BucketQuery{}.count_max);
 }
 
 template <typename V, Is<BucketHolders> M>
@@ -38,7 +38,7 @@ template <typename V, Is<HistoryQuery> M>
 void visit(V& v, M& m) {
     v("model", m.model);
     v("channel", m.channel);
-    v.optional("count_max", m.count_max, 100);
+    v.optional("count_max", m.count_max, HistoryQuery{}.count_max);
 }
 
 template <typename V, Is<ChannelMoved> M>

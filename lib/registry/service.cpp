@@ -19,9 +19,8 @@ Service::Service(const StateOptions& options, std::unique_ptr<Store> store, cons
     : options_(options),
       store_(std::move(store)),
       clock_(clock),
-      settled_(clock.now() +
-               std::chrono::milliseconds(std::uint64_t{options.lease_ms} + options.grace_ms)),
       state_(options, {store_->cluster_id(), std::move(boot_epoch), kProtocolVersion}, seed),
+      settled_(clock.now() + state_.lease_and_grace()),
       events_(kEventsKept, 1 + Random(~seed).below(kFirstEventBound)) {}
 
 Result<std::unique_ptr<Service>> Service::create(const StateOptions& options,

@@ -69,9 +69,9 @@ class Service final : public Api {
     StateOptions options_;
     std::unique_ptr<Store> store_;
     const Clock& clock_;
-    const TimePoint
-        settled_;  // all who held something at an earlier start have said so, or are gone
     State state_;
+    // All who held something at an earlier start have said so by then, or are gone.
+    const TimePoint settled_;
     EventRing events_;
 };
 

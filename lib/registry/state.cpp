@@ -112,15 +112,18 @@ Result<State::Peer*> State::find_peer(const PeerRef& ref) {
     return &found->second;
 }
 
+Result<const State::Model*> State::known_model(const std::string& name) const {
+    const auto found = models_.find(name);
+    if (found != models_.end()) return &found->second;
+    return Error{Code::not_found, 0, fmt::format("there is no model {}", name)};
+}
+
 Result<const State::Version*> State::find_version(const std::string& model,
                                                   std::uint64_t version) const {
-    const auto found = models_.find(model);
-    if (found == models_.end()) {
-        return Error{Code::not_found, 0, fmt::format("there is no model {}", model)};
-    }
-    const auto at = found->second.versions.find(version);
-    if (at == found->second.versions.end()) {
-        const bool retired = found->second.retired.contains(version);
+    WEIGHTCAST_TRY(const Model* const found, known_model(model));
+    const auto at = found->versions.find(version);
+    if (at == found->versions.end()) {
+        const bool retired = found->retired.contains(version);
         return Error{Code::not_found, 0,
                      fmt::format("there is no version {}@{}{}", model, version,
                                  retired ? " any more: nobody had it, and it was old" : "")};
@@ -370,9 +373,8 @@ ModelInfo State::describe(const std::string& name, const Model& model) {
 }
 
 Result<ModelInfo> State::find_model(const std::string& name) const {
-    const auto found = models_.find(name);
-    if (found != models_.end()) return describe(name, found->second);
-    return Error{Code::not_found, 0, fmt::format("there is no model {}", name)};
+    WEIGHTCAST_TRY(const Model* const found, known_model(name));
+    return describe(name, *found);
 }
 
 // True if somebody has (a part of) it, reads it, or was told to read it.

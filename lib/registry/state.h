@@ -72,6 +72,8 @@ class State {
 
     const ClusterInfo& cluster() const { return cluster_; }
     const StateCounts& counts() const { return counts_; }
+    // So long a peer may be silent.
+    Duration lease_and_grace() const;
 
     // Applies a durable change; also used to load the store. REQUIRES: in the order they were made
     void apply(const Change& change);
@@ -187,9 +189,10 @@ class State {
 
     Result<Peer*> find_peer(const PeerRef& ref);
     Result<const Peer*> find_peer(const PeerRef& ref) const;
+    // Errors: not_found.
+    Result<const Model*> known_model(const std::string& name) const;
     Result<Version*> find_version(const std::string& model, std::uint64_t version);
     Result<const Version*> find_version(const std::string& model, std::uint64_t version) const;
-    Duration lease_and_grace() const;
     PeerLease lease_of(const Peer& peer) const;
     void remove_peer(std::uint64_t id, const char* why);
     void remove_holding(Peer& peer, Version& version);

@@ -264,12 +264,9 @@ Result<State::Pull> State::resolve(const PullRequest& request, const Peer& peer)
                      fmt::format("{} is neither @VERSION nor :CHANNEL", text)};
     }
     pull.channel = text.empty() ? "stable" : text.substr(1);
-    const auto model = models_.find(request.model);
-    if (model == models_.end()) {
-        return Error{Code::not_found, 0, fmt::format("there is no model {}", request.model)};
-    }
-    const auto channel = model->second.channels.find(pull.channel);
-    if (channel == model->second.channels.end()) {
+    WEIGHTCAST_TRY(const Model* const model, known_model(request.model));
+    const auto channel = model->channels.find(pull.channel);
+    if (channel == model->channels.end()) {
         return Error{Code::not_found, 0,
                      fmt::format("model {} has no channel {}", request.model, pull.channel)};
     }
