@@ -2,6 +2,7 @@
 Method: one publisher with its registry inside, pulls into fresh directories, SHA-256 of the trees.
 """
 import os
+import pathlib
 import unittest
 import urllib.request
 
@@ -54,6 +55,18 @@ class Fabrics(SystemTest):
 
     def test_over_ucx(self):
         self.pull_over("ucx")
+
+    def test_loads_the_libraries_of_a_transport_only_for_it(self):
+        """UCX patches the memory functions of a process that loads it."""
+        server = self.serve(Sources.get(1 * MB), "--fabric", "tcp")
+        one = self.start_pull(server.url, "m", self.folder / "a", "--serve", "--name", "one")
+        one.wait_event("done")
+        mapped = pathlib.Path(f"/proc/{one.process.pid}/maps").read_text(encoding="utf-8")
+        self.assertIn("libc.so", mapped)
+        self.assertNotIn("libucs", mapped)
+        if not os.path.isdir("/sys/class/infiniband"):
+            self.assertNotIn("libibverbs", mapped)
+        self.assertEqual(one.stop(), 0)
 
     def test_each_line_on_stdout_is_an_event(self):
         server = self.serve(Sources.get(8 * MB), "--serve-rate-max", 20 * MB)

@@ -34,7 +34,8 @@ TOOL_MAY_INCLUDE = {"transport/open.h", "lib/base/log.h"}
 REGISTRY_HEADERS = {"lib/registry/server.h", "lib/registry/client.h"}
 REGISTRY_TOOLS = ("tools/p2p_meta", "tools/p2p_serve", "tools/p2p_ls", "tools/p2p_channel")
 # p2p-doctor is thin over transport/doctor, which judges what verbs tells of devices.
-DOCTOR_MAY_INCLUDE = {"transport/verbs/device.h", "transport/verbs/cuda_driver.h"}
+DOCTOR_MAY_INCLUDE = {"transport/verbs/device.h", "transport/verbs/cuda_driver.h",
+                      "transport/verbs/load_rdma.h", "transport/ucx/load_ucx.h"}
 # p2p-plan is thin over plans and simulations, which have no public headers.
 PLAN_TOOLS = ("tools/p2p_plan", "tools/plan_")
 PLAN_MODULES = ("plan", "sim")

@@ -153,6 +153,11 @@ void examine_ucx(const Facts& facts, std::vector<Finding>& findings) {
         findings.push_back({Severity::note, "ucx", "this program was built without UCX", ""});
         return;
     }
+    if (!facts.ucx.why_none.empty()) {
+        findings.push_back({Severity::note, "ucx", facts.ucx.why_none,
+                            "install libucx0 (Debian, Ubuntu) or ucx (Fedora) to use it"});
+        return;
+    }
     findings.push_back(
         {Severity::ok, "ucx",
          fmt::format("UCX {}: {}", facts.ucx.version, fmt::join(facts.ucx.transports, " ")), ""});

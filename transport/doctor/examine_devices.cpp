@@ -38,7 +38,9 @@ void examine_absence(const Facts& facts, std::vector<Finding>& findings) {
     std::string advice =
         "is a card there (`lspci`), and its driver (`modprobe mlx5_ib`)? For tests, software RDMA: "
         "`rdma link add rxe0 type rxe netdev eth0`";
-    if (!in_kernel.empty() && !exists(facts.roots.dev + "/infiniband")) {
+    if (facts.rdma.version.empty()) {
+        advice = "install librdmacm1 and ibverbs-providers (Debian, Ubuntu), or librdmacm (Fedora)";
+    } else if (!in_kernel.empty() && !exists(facts.roots.dev + "/infiniband")) {
         advice = fmt::format(
             "the kernel has {}, but /dev/infiniband is not there: in a container, "
             "`docker run --device=/dev/infiniband`; else `modprobe ib_uverbs`",

@@ -41,6 +41,7 @@ struct CudaFacts {
 
 struct UcxFacts {
     bool built_in = true;
+    std::string why_none;  // it cannot be loaded
     std::string version;
     std::vector<std::string> transports;  // "rc_mlx5/mlx5_0:1", "tcp/eth0"
 };

@@ -1,4 +1,3 @@
-#include <dlfcn.h>
 #include <infiniband/verbs.h>
 #include <rdma/rdma_cma.h>
 
@@ -9,16 +8,15 @@
 
 #include "base/freer.h"
 #include "transport/doctor/facts.h"
+#include "transport/verbs/load_rdma.h"
 
 namespace weightcast::transport::doctor {
 namespace {
 
-// "1.14.44.0", from the name of the file that a function of the library came from.
-std::string version_of(void* function) {
-    ::Dl_info info{};
-    if (::dladdr(function, &info) == 0 || info.dli_fname == nullptr) return {};
+// "1.14.44.0", from the name of a library's file.
+std::string version_of(const std::string& library) {
     std::error_code failure;
-    const auto file = std::filesystem::canonical(info.dli_fname, failure).filename().string();
+    const auto file = std::filesystem::canonical(library, failure).filename().string();
     constexpr std::string_view kMark = ".so.";
     const auto mark = file.find(kMark);
     return failure || mark == std::string::npos ? std::string() : file.substr(mark + kMark.size());
@@ -65,9 +63,12 @@ ForkSafety fork_safety() {
 
 RdmaFacts gather_rdma() {
     RdmaFacts facts;
-    facts.version = "libibverbs " + version_of(reinterpret_cast<void*>(&::ibv_alloc_pd)) +
-                    ", librdmacm " +
-                    version_of(reinterpret_cast<void*>(&::rdma_create_event_channel));
+    if (auto loaded = verbs::load_rdma(); !loaded) {
+        facts.why_none = std::move(loaded).error().message;
+        return facts;
+    }
+    const verbs::RdmaFiles files = verbs::rdma_files();
+    facts.version = "libibverbs " + version_of(files.verbs) + ", librdmacm " + version_of(files.cm);
     auto devices = verbs::list_devices(facts.trouble);
     if (!devices) {
         facts.why_none = std::move(devices).error().message;

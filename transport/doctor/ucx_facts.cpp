@@ -7,6 +7,7 @@
 
 #include "base/freer.h"
 #include "transport/doctor/facts.h"
+#include "transport/ucx/load_ucx.h"
 
 namespace weightcast::transport::doctor {
 namespace {
@@ -46,8 +47,12 @@ void add_transports(::uct_component_h component, std::vector<std::string>& trans
 }  // namespace
 
 UcxFacts gather_ucx() {
-    ::ucs_global_opts_set_value("LOG_LEVEL", "fatal");  // it tells what it lacks on stderr
     UcxFacts facts;
+    if (auto loaded = ucx::load(); !loaded) {
+        facts.why_none = std::move(loaded).error().message;
+        return facts;
+    }
+    ::ucs_global_opts_set_value("LOG_LEVEL", "fatal");  // it tells what it lacks on stderr
     facts.version = ::ucp_get_version_string();
     ::uct_component_h* components = nullptr;
     unsigned count = 0;

@@ -10,6 +10,8 @@
 #include <csignal>
 #include <cstring>
 
+#include "transport/ucx/load_ucx.h"
+
 namespace weightcast::transport::ucx {
 namespace {
 
@@ -41,6 +43,7 @@ Error ucx_error(Code code, ::ucs_status_t status, const std::string& what) {
 }
 
 Result<Context> make_context() {
+    WEIGHTCAST_CHECK(load());
     // UCX belongs in a library here: it must neither talk nor catch the program's signals.
     for (const int signal : {SIGILL, SIGSEGV, SIGBUS, SIGFPE}) ::ucs_debug_disable_signal(signal);
     ::ucs_global_opts_set_value("LOG_LEVEL", "fatal");

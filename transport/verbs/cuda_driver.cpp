@@ -1,6 +1,5 @@
 #include "transport/verbs/cuda_driver.h"
 
-#include <dlfcn.h>
 #include <fmt/core.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 #include <utility>
 
 #include "base/freer.h"
+#include "base/shared_object.h"
 
 namespace weightcast::transport::verbs {
 namespace {
@@ -31,7 +31,6 @@ constexpr int kRangeHandleDmabuf = 1;
 }  // namespace
 
 struct CudaFunctions {
-    std::unique_ptr<void, Freer<::dlclose>> library;
     Status (*init)(unsigned);
     Status (*get_error_name)(Status, const char**);
     Status (*get_version)(int*);
@@ -166,35 +165,28 @@ Result<CudaPlace> find_place(const Functions& cuda, const Pointer& pointer,
     return place;
 }
 
-template <typename Function>
-bool find(void* library, const char* name, Function& function) {
-    function = reinterpret_cast<Function>(::dlsym(library, name));
-    return function != nullptr;
-}
-
-const char* missing_function(Functions& cuda) {
-    void* const library = cuda.library.get();
-    find(library, "cuMemGetHandleForAddressRange", cuda.export_range);
-    if (!find(library, "cuInit", cuda.init)) return "cuInit";
-    if (!find(library, "cuGetErrorName", cuda.get_error_name)) return "cuGetErrorName";
-    if (!find(library, "cuDriverGetVersion", cuda.get_version)) return "cuDriverGetVersion";
-    if (!find(library, "cuDeviceGetCount", cuda.get_count)) return "cuDeviceGetCount";
-    if (!find(library, "cuDeviceGet", cuda.get_device)) return "cuDeviceGet";
-    if (!find(library, "cuDeviceGetName", cuda.get_name)) return "cuDeviceGetName";
-    if (!find(library, "cuDeviceGetPCIBusId", cuda.get_pci)) return "cuDeviceGetPCIBusId";
-    if (!find(library, "cuDeviceGetAttribute", cuda.get_attribute)) return "cuDeviceGetAttribute";
-    if (!find(library, "cuPointerGetAttributes", cuda.get_pointer_attributes)) {
+const char* missing_function(const SharedObject& library, Functions& cuda) {
+    library.find("cuMemGetHandleForAddressRange", cuda.export_range);
+    if (!library.find("cuInit", cuda.init)) return "cuInit";
+    if (!library.find("cuGetErrorName", cuda.get_error_name)) return "cuGetErrorName";
+    if (!library.find("cuDriverGetVersion", cuda.get_version)) return "cuDriverGetVersion";
+    if (!library.find("cuDeviceGetCount", cuda.get_count)) return "cuDeviceGetCount";
+    if (!library.find("cuDeviceGet", cuda.get_device)) return "cuDeviceGet";
+    if (!library.find("cuDeviceGetName", cuda.get_name)) return "cuDeviceGetName";
+    if (!library.find("cuDeviceGetPCIBusId", cuda.get_pci)) return "cuDeviceGetPCIBusId";
+    if (!library.find("cuDeviceGetAttribute", cuda.get_attribute)) return "cuDeviceGetAttribute";
+    if (!library.find("cuPointerGetAttributes", cuda.get_pointer_attributes)) {
         return "cuPointerGetAttributes";
     }
-    if (!find(library, "cuMemGetAddressRange_v2", cuda.get_range)) return "cuMemGetAddressRange_v2";
-    if (!find(library, "cuDevicePrimaryCtxRetain", cuda.retain_primary)) {
+    if (!library.find("cuMemGetAddressRange_v2", cuda.get_range)) return "cuMemGetAddressRange_v2";
+    if (!library.find("cuDevicePrimaryCtxRetain", cuda.retain_primary)) {
         return "cuDevicePrimaryCtxRetain";
     }
-    if (!find(library, "cuDevicePrimaryCtxRelease_v2", cuda.release_primary)) {
+    if (!library.find("cuDevicePrimaryCtxRelease_v2", cuda.release_primary)) {
         return "cuDevicePrimaryCtxRelease_v2";
     }
-    if (!find(library, "cuCtxPushCurrent_v2", cuda.push_context)) return "cuCtxPushCurrent_v2";
-    if (!find(library, "cuCtxPopCurrent_v2", cuda.pop_context)) return "cuCtxPopCurrent_v2";
+    if (!library.find("cuCtxPushCurrent_v2", cuda.push_context)) return "cuCtxPushCurrent_v2";
+    if (!library.find("cuCtxPopCurrent_v2", cuda.pop_context)) return "cuCtxPopCurrent_v2";
     return nullptr;
 }
 
@@ -218,14 +210,12 @@ CudaDriver::~CudaDriver() = default;
 
 Result<std::unique_ptr<CudaDriver>> CudaDriver::load(const std::string& library) {
     auto functions = std::make_unique<CudaFunctions>();
-    functions->library.reset(::dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL));
-    if (!functions->library) {
-        const char* const why = ::dlerror();
+    const auto opened = SharedObject::open(library);
+    if (!opened) {
         return Error{Code::unavailable, 0,
-                     fmt::format("the CUDA driver cannot be loaded: {}",
-                                 why != nullptr ? why : library.c_str())};
+                     fmt::format("the CUDA driver cannot be loaded: {}", opened.error().message)};
     }
-    if (const char* const missing = missing_function(*functions)) {
+    if (const char* const missing = missing_function(opened.value(), *functions)) {
         return Error{Code::unavailable, 0, fmt::format("{} has no {}", library, missing)};
     }
     return std::unique_ptr<CudaDriver>(new CudaDriver(std::move(functions)));

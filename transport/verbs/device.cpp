@@ -15,6 +15,7 @@
 
 #include "base/freer.h"
 #include "transport/verbs/handles.h"
+#include "transport/verbs/load_rdma.h"
 
 namespace weightcast::transport::verbs {
 namespace {
@@ -191,7 +192,15 @@ Result<Device> read_device(::ibv_device* handle) {
 
 }  // namespace
 
+Result<void> has_devices() {
+    constexpr const char* kClass = "/sys/class/infiniband";
+    std::error_code none;
+    if (!fs::is_empty(kClass, none) && !none) return success();
+    return Error{Code::unavailable, 0, fmt::format("the kernel has no RDMA device ({})", kClass)};
+}
+
 Result<std::vector<Device>> list_devices(std::vector<std::string>& trouble) {
+    WEIGHTCAST_CHECK(load_rdma());
     int count = 0;
     const DeviceList list(::ibv_get_device_list(&count));
     if (!list) {

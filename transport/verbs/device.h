@@ -59,8 +59,12 @@ std::string format_gid(const GidBytes& gid);
 bool is_ipv4_mapped(const GidBytes& gid);
 bool is_link_local(const GidBytes& gid);
 
+// What every host can be asked, without rdma-core. Error{unavailable}: the kernel has no device.
+Result<void> has_devices();
+
 // All devices, by name. A device that cannot be opened or asked is left out, and why is appended
-// to `trouble`. Errors: unavailable (the kernel has no RDMA, or the libraries find no driver).
+// to `trouble`. Errors: unavailable (the kernel has no RDMA, there is no rdma-core, or
+// it finds no driver).
 Result<std::vector<Device>> list_devices(std::vector<std::string>& trouble);
 
 // Which port to use: NAME, NAME:PORT, NAME@GID or NAME:PORT@GID, e.g. "mlx5_0:1@3".

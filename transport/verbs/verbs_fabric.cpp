@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "transport/open.h"
 #include "transport/verbs/device.h"
+#include "transport/verbs/load_rdma.h"
 
 namespace weightcast::transport::verbs {
 namespace {
@@ -57,6 +58,9 @@ Result<std::unique_ptr<VerbsFabric>> VerbsFabric::open(const fabric::FabricOptio
             fmt::format("slice_bytes must be a power of two of at least {}", kSliceBytesMin)};
     }
     std::unique_ptr<VerbsFabric> fabric(new VerbsFabric(options));
+    WEIGHTCAST_CHECK(
+        has_devices());  // Most hosts have none, and need not load libraries to see it.
+    WEIGHTCAST_CHECK(load_rdma());
     make_fork_safe();
     WEIGHTCAST_CHECK(fabric->open_rails());
     WEIGHTCAST_CHECK(fabric->open_events());

@@ -1,9 +1,11 @@
 // Goal: the small shared types keep their contracts. Method: call them.
 #include <cerrno>
 
+#include "base/forward.h"
 #include "base/hex.h"
 #include "base/mapping.h"
 #include "base/random.h"
+#include "base/shared_object.h"
 #include "base/unique_fd.h"
 #include "tests/kit/catch.h"
 #include "weightcast/result.h"
@@ -41,6 +43,24 @@ TEST_CASE("hex goes there and back and refuses what is not hex") {
     CHECK_FALSE(from_hex("0"));
     CHECK_FALSE(from_hex("0G"));
     CHECK_FALSE(from_hex("FF"));
+}
+
+TEST_CASE("a library that is not there, and a function that it lacks, are told by name") {
+    const auto none = SharedObject::open("libnowhere.so.1");
+    REQUIRE(none.has_error());
+    CHECK(none.error().code == Code::unavailable);
+    CHECK(none.error().message.find("libnowhere.so.1") != std::string::npos);
+
+    // Every program has it loaded already.
+    constexpr const char* kLibc = "libc.so.6";
+    CHECK(load_functions(kLibc, [](const SharedObject& library) -> const char* {
+        int (*absolute)(int) = nullptr;
+        return library.find("abs", absolute) && absolute(-3) == 3 ? nullptr : "abs";
+    }));
+    const auto lacking =
+        load_functions(kLibc, [](const SharedObject&) -> const char* { return "ibv_nothing"; });
+    REQUIRE(lacking.has_error());
+    CHECK(lacking.error().message == "libc.so.6 has no ibv_nothing");
 }
 
 TEST_CASE("random below stays below and repeats with its seed") {
