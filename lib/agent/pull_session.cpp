@@ -213,6 +213,7 @@ void PullSession::read_chunk(const Action& action) {
         if (action.gated) {
             reads_.back().gate = holder.hint.holding.keys[fabric.name()].page;
             reads_.back().gate_bit = page_bit(action.chunk);
+            reads_.back().turn = holder.hint.turn;
         }
         done += piece;
     }

@@ -82,6 +82,9 @@ struct Read {
     // REQUIRES: Fabric::can_wait()
     std::span<const std::byte> gate = {};
     std::uint64_t gate_bit = 0;
+    // Of reads of several readers that wait for one bit, the holder starts those with the least
+    // turn first, if it can.
+    std::uint32_t turn = 0;
 };
 
 // Exactly one comes for each submitted Read, in any order. Unless `ok`, the local bytes are

@@ -1,50 +1,15 @@
-// Members, their room and what changes when they come and go. The search: forest_search.cpp.
+// Members, their room and what changes when they come and go. The search: forest_search.cpp; in
+// which turn the stripes come: forest_turns.cpp; how many there are: forest_options.cpp.
 #include "plan/forest.h"
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "base/assert.h"
 
 namespace weightcast::plan {
-namespace {
-
-constexpr std::size_t kManyReaders = 128;
-constexpr std::uint32_t kStripesOfMany = 3;
-
-}  // namespace
-
-ForestOptions options_for(double port_rate, std::span<const Member> sources,
-                          std::uint32_t ranks_per_host, std::uint32_t stripes_min,
-                          std::uint32_t stripes_max) {
-    double most = 0;
-    bool known = true;
-    for (const Member& source : sources) {
-        known = known && source.rate > 0;
-        most = std::max(most, source.rate);
-    }
-    ForestOptions options;
-    options.port_rate = port_rate;
-    if (port_rate == 0) options.port_rate = most;
-    if (port_rate != 0 && known && most > 0) options.port_rate = std::min(port_rate, most);
-    options.stripes =
-        std::clamp(static_cast<std::uint32_t>(sources.size()), stripes_min, stripes_max);
-    return with_readers(options, 0, ranks_per_host, stripes_max);
-}
-
-ForestOptions with_readers(const ForestOptions& options, std::size_t readers,
-                           std::uint32_t ranks_per_host, std::uint32_t stripes_max) {
-    std::uint32_t share = options.stripes / options.ranks_per_host;
-    if (readers >= kManyReaders && ranks_per_host <= 1) {
-        share = std::max(share, std::min(kStripesOfMany, stripes_max));
-    }
-    ForestOptions result = options;
-    result.ranks_per_host =
-        std::clamp(ranks_per_host, 1U, std::min(kRanksPerHostMax, kStripesMax / share));
-    result.stripes = share * result.ranks_per_host;
-    return result;
-}
 
 std::uint32_t Forest::ranks_per_host(std::span<const Member> joining) const {
     std::map<std::string_view, std::size_t> readers;
@@ -71,6 +36,12 @@ Forest::Forest(const ForestOptions& options)
 
 MemberId Forest::parent(MemberId id, std::uint32_t stripe) const {
     return node(id).parents[stripe];
+}
+
+std::uint32_t Forest::turn(MemberId id, std::uint32_t stripe) const {
+    const Node& reader = node(id);
+    const MemberId parent = reader.parents[stripe];
+    return parent == kNobody ? 0 : reader.turns[stripe] - node(parent).turns[stripe];
 }
 
 std::uint32_t Forest::depth(MemberId id, std::uint32_t stripe) const {
@@ -105,6 +76,7 @@ Forest::Offer Forest::offer_of(const Node& node, std::uint32_t stripe) const {
                       ? node.children[stripe].size() >= std::max(1U, node.slots / stripes())
                       : !is_interior(node, stripe);
     offer.depth = node.depths[stripe];
+    offer.due = node.turns[stripe] + node.feeds[stripe];
     offer.used = node.used;
     offer.order = node.order;
     offer.holder = &node;
@@ -139,23 +111,30 @@ void Forest::withdraw(Node& node) {
     }
 }
 
-void Forest::set_depth(Node& top, std::uint32_t stripe, std::uint32_t depth) {
-    std::vector<std::pair<Node*, std::uint32_t>> todo{{&top, depth}};
+// Here and below.
+void Forest::set_place(Node& top, std::uint32_t stripe, std::uint32_t depth, std::uint32_t turn) {
+    struct Place {
+        Node* node;
+        std::uint32_t depth;
+        std::uint32_t turn;
+    };
+    std::vector<Place> todo{{&top, depth, turn}};
     while (!todo.empty()) {
-        const auto [node, at] = todo.back();
+        const Place place = todo.back();
+        Node& node = *place.node;
         todo.pop_back();
-        if (node->depths[stripe] == at) continue;
-        auto& offers = node->rack->offers[stripe];
-        if (offers_in(*node, stripe)) {
-            offers.erase(offer_of(*node, stripe));
-            node->depths[stripe] = at;
-            offers.insert(offer_of(*node, stripe));
-        } else {
-            node->depths[stripe] = at;
-            if (!node->offered) offer(*node);
-        }
-        for (const MemberId child : node->children[stripe]) {
-            todo.emplace_back(&nodes_.at(child), at + 1);
+        if (node.depths[stripe] == place.depth && node.turns[stripe] == place.turn) continue;
+        const std::uint32_t before = node.turns[stripe];
+        auto& offers = node.rack->offers[stripe];
+        const bool offered = offers_in(node, stripe);
+        if (offered) offers.erase(offer_of(node, stripe));
+        node.depths[stripe] = place.depth;
+        node.turns[stripe] = place.turn;
+        if (offered) offers.insert(offer_of(node, stripe));
+        if (!node.offered) offer(node);
+        for (const MemberId id : node.children[stripe]) {
+            Node& child = nodes_.at(id);
+            todo.push_back({&child, place.depth + 1, place.turn + child.turns[stripe] - before});
         }
     }
 }
@@ -188,6 +167,7 @@ void Forest::attach(Node& reader, std::uint32_t stripe, MemberId parent) {
     use(holder, reader, [&](std::uint32_t& used) {
         holder.children[stripe].push_back(reader.member.id);
         ++used;
+        if (!is_local(holder, reader)) ++holder.feeds[stripe];
     });
     if (!is_local(holder, reader) && reader.host != nullptr) {
         reader.host->importers[stripe] = reader.member.id;
@@ -199,7 +179,8 @@ void Forest::attach(Node& reader, std::uint32_t stripe, MemberId parent) {
     }
     reader.parents[stripe] = parent;
     orphans_.erase({reader.member.id, stripe});
-    set_depth(reader, stripe, holder.depths[stripe] + 1);
+    set_place(reader, stripe, holder.depths[stripe] + 1,
+              holder.turns[stripe] + holder.feeds[stripe]);
 }
 
 void Forest::detach(Node& reader, std::uint32_t stripe) {
@@ -210,6 +191,7 @@ void Forest::detach(Node& reader, std::uint32_t stripe) {
     use(holder, reader, [&](std::uint32_t& used) {
         std::erase(holder.children[stripe], reader.member.id);
         --used;
+        if (!is_local(holder, reader)) --holder.feeds[stripe];
     });
     if (holder.rack != reader.rack) {
         --holder.rack->exports[stripe];
@@ -279,6 +261,10 @@ std::vector<Forest::Node*> Forest::add(std::span<const Member> members) {
         node.slots = slots_of(member);
         node.parents.assign(stripes(), kNobody);
         node.depths.assign(stripes(), 0);
+        node.feeds.assign(stripes(), 0);
+        // A source begins with the first chunk of each stripe in turn.
+        node.turns.resize(stripes());
+        std::iota(node.turns.begin(), node.turns.end(), 0U);
         node.children.resize(stripes());
         Rack& rack = racks_[member.rack];
         node.rack = &rack;
@@ -350,6 +336,8 @@ std::vector<Assignment> Forest::join(std::span<const Member> members) {
         }
     }
     for (const auto& [node, stripe] : later) place(*node, stripe, changes);
+    take_turns(joined);
+    for (Assignment& change : changes) change.parent = parent(change.member, change.stripe);
     if (source) {
         const std::vector<Assignment> adopted = adopt_orphans();
         changes.insert(changes.end(), adopted.begin(), adopted.end());
@@ -415,7 +403,9 @@ void Forest::finish(MemberId id) {
     --reading_;
     ++done.rack->complete;
     offer(done);
-    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) set_depth(done, stripe, 0);
+    for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+        set_place(done, stripe, 0, stripe);
+    }
 }
 
 void Forest::relay(MemberId id) {

@@ -87,6 +87,8 @@ class Forest {
     bool complete(MemberId id) const { return nodes_.at(id).member.complete; }
     // Readers of the member, of all stripes together.
     std::uint32_t readers(MemberId id) const { return node(id).used + node(id).host_used; }
+    // As which of its parent's readers of the stripe it is served, from 1; 0: it has no parent.
+    std::uint32_t turn(MemberId id, std::uint32_t stripe) const;
     // Edges from a holder; 0: it has everything.
     std::uint32_t depth(MemberId id, std::uint32_t stripe) const;
 
@@ -129,6 +131,7 @@ class Forest {
     struct Offer {
         bool spare = false;  // it is meant to be interior in another stripe
         std::uint32_t depth = 0;
+        std::uint32_t due = 0;  // about when one more reader gets a chunk: forest_turns.cpp
         std::uint32_t used = 0;
         std::uint64_t order = 0;       // unique
         const Node* holder = nullptr;  // does not count in the order
@@ -170,6 +173,8 @@ class Forest {
         bool demoted = false;
         std::vector<MemberId> parents;                // by stripe
         std::vector<std::uint32_t> depths;            // by stripe
+        std::vector<std::uint32_t> turns;             // by stripe: forest_turns.cpp
+        std::vector<std::uint32_t> feeds;             // by stripe: of `used`
         std::vector<std::vector<MemberId>> children;  // by stripe
         std::set<MemberId> shunned;                   // that it cannot read from
     };
@@ -206,10 +211,15 @@ class Forest {
     // False: nobody has room, and nothing was done.
     bool place_with_room(Node& reader, std::uint32_t stripe, std::vector<Assignment>& changes);
     void place(Node& reader, std::uint32_t stripe, std::vector<Assignment>& changes);
-    void set_depth(Node& top, std::uint32_t stripe, std::uint32_t depth);
+    void set_place(Node& top, std::uint32_t stripe, std::uint32_t depth, std::uint32_t turn);
     // Takes all readers away from the node: who they are, by stripe.
     std::vector<std::vector<MemberId>> release(Node& node);
     std::vector<Node*> add(std::span<const Member> members);
+    bool may_trade(const Node& a, const Node& b, std::uint32_t stripe) const;
+    void trade(Node& a, Node& b, std::uint32_t stripe);
+    std::uint32_t meetings(const Node& reader, std::uint32_t stripe, std::uint32_t turn) const;
+    void trade_turns(std::span<Node* const> joined, std::uint32_t stripe);
+    void take_turns(std::span<Node* const> joined);
     std::vector<Node*> in_order(std::vector<Node*> joined, std::uint32_t stripe) const;
 
     ForestOptions options_;

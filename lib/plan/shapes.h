@@ -4,15 +4,16 @@
 // S/(kB) + alpha. Each shape is a number of rounds, for the cost model, and a schedule. Pure,
 // deterministic.
 //
-// | shape    | rounds                      | source
-// | chain    | k + n - 2                   |
-// | binomial | k - 1 + ceil(log2 n)        | Ganesan, Seshadri: On cooperative content distribution
-// |          | no plan needs fewer         | and the price of barter, ICDCS 2005; any n
-// | two_tree | <= k + 1 + 2 floor(log2(n - 1)) | Sanders, Speck, Traff: Two-tree algorithms for
-// full |          |                             | bandwidth broadcast, reduction and scan, Par.
-// Comp. 2009 | forest   | <= k + (s - 1) + s depth    | Castro et al.: SplitStream, SOSP 2003;
-// plan::Forest, as |          |                             | long as nobody has more than s
-// readers in it
+// clang-format off
+// | shape    | rounds                         | source
+// | chain    | k + n - 2                      |
+// | binomial | k - 1 + ceil(log2 n)           | Ganesan, Seshadri: On cooperative content
+// |          | no plan needs fewer            | distribution and the price of barter, ICDCS 2005
+// | two_tree | <= k + 1 + 2 floor(log2(n-1))  | Sanders, Speck, Traff: Two-tree algorithms for
+// |          |                                | full bandwidth broadcast, reduction and scan, 2009
+// | forest   | <= k + (s - 1) + s depth       | Castro et al.: SplitStream, SOSP 2003; plan::Forest
+// |          |                                | as long as nobody has more than s readers in it
+// clang-format on
 #pragma once
 
 #include <cstdint>

@@ -221,6 +221,7 @@ void visit(V& v, M& m) {
     v("holding", m.holding);
     v.optional("stripes", m.stripes);
     v.optional("ancestor", m.ancestor);
+    v.optional("turn", m.turn);
 }
 
 template <typename V, Is<Grant> M>

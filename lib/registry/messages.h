@@ -222,6 +222,8 @@ struct HolderHint {
     Holding holding;
     std::vector<std::uint32_t> stripes;  // that the plan has this reader read from it
     bool ancestor = false;               // it is the first to turn to when one of those fails
+    // Of its readers that wait for the same chunk this is to be served as so many-th: fabric::Read.
+    std::uint32_t turn = 0;
 };
 
 struct Grant {

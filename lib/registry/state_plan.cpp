@@ -38,6 +38,7 @@ std::uint64_t digest_of(const Grant& grant) {
         add(hint.peer.id);
         for (const std::uint32_t stripe : hint.stripes) add(stripe);
         add(hint.ancestor ? 1 : 0);
+        add(hint.turn);
         add(hint.serve_rate_max);
         add(hint.serve_rate_max == 0 ? 0 : hint.readers);
         add(hint.holding.keys.size());
@@ -278,6 +279,7 @@ void State::fill_planned(Grant& grant, Pull& pull, std::span<const std::uint64_t
             pull.holders.push_back(parent);
             grant.holders.push_back(hint_of(parent, version));
             grant.holders.back().stripes.push_back(stripe);
+            grant.holders.back().turn = forest.turn(pull.peer, stripe);
         }
     }
     const std::size_t parents = grant.holders.size();

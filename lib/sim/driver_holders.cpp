@@ -35,6 +35,7 @@ void Driver::apply_plan() {
             const Holder& holder = holders_[index];
             if (!holder.connected || holder.peer != hint.peer.id) continue;
             scheduler_->set_role(index, role, now());
+            network_.set_turn(holder.link, hint.turn);
         }
     }
 }

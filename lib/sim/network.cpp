@@ -1,6 +1,7 @@
 #include "sim/network.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/assert.h"
 
@@ -68,12 +69,21 @@ LinkId Network::open(Rank reader, Rank holder, std::uint32_t index) {
         link.path[link.hops++] = ranks + 2 * rack_to + 1;
     }
     if (!link.local) link.path[link.hops++] = reader;
-    ranks_[holder].sends.push_back(id);
+    auto& sends = ranks_[holder].sends;
+    sends.insert(std::ranges::upper_bound(sends, link.turn, {},
+                                          [&](LinkId other) { return links_[other].turn; }),
+                 id);
     ranks_[reader].reads.push_back(id);
     if (!alive(holder)) {
         events_.put(events_.now_ns() + options_.detection.count(), EventKind::lost, id);
     }
     return id;
+}
+
+void Network::set_turn(LinkId id, std::uint32_t turn) {
+    if (std::exchange(links_[id].turn, turn) == turn) return;
+    std::ranges::stable_sort(ranks_[links_[id].holder].sends, {},
+                             [&](LinkId link) { return links_[link].turn; });
 }
 
 void Network::close(LinkId id) {
@@ -108,12 +118,20 @@ void Network::enqueue(LinkId id, std::uint32_t chunk) {
     Link& link = links_[id];
     Port& port = ports_[link.port];
     link.ready.push_back(chunk);
-    if (link.ready.size() == 1) port.turns.push_back(id);
+    // Whom it sends to comes behind those who come meanwhile.
+    if (!link.queued && !(port.busy && port.last == id)) {
+        port.turns.push_back(id);
+        link.queued = true;
+    }
     if (!port.busy) send_next(link.port);
 }
 
 void Network::on_port_free(const Event& event) {
-    ports_[event.subject].busy = false;
+    Port& port = ports_[event.subject];
+    port.busy = false;
+    Link& last = links_[port.last];
+    last.queued = !last.ready.empty();
+    if (last.queued) port.turns.push_back(port.last);
     send_next(event.subject);
 }
 
@@ -123,10 +141,10 @@ void Network::send_next(std::uint32_t number) {
         const LinkId id = port.turns.front();
         port.turns.pop_front();
         Link& link = links_[id];
+        link.queued = false;
         if (!link.open || !alive(link.holder)) continue;
         const std::uint32_t chunk = link.ready.front();
         link.ready.erase(link.ready.begin());
-        if (!link.ready.empty()) port.turns.push_back(id);
         if (free_transfers_.empty()) {
             free_transfers_.push_back(static_cast<std::uint32_t>(transfers_.size()));
             transfers_.emplace_back();
@@ -141,6 +159,7 @@ void Network::send_next(std::uint32_t number) {
         if (link.crosses) traffic_.cross_rack_bytes += bytes;
         if (link.local) traffic_.local_bytes += bytes;
         port.busy = true;
+        port.last = id;
         events_.put(sent, EventKind::port_free, number);
         advance(transfer);
         return;

@@ -1,12 +1,13 @@
 // A network as flows of chunks through ports. Thread-bound.
 //
 // A holder sends one chunk at a time through its port, and takes turns among its readers: what a
-// fair share of the port comes to when a chunk is the unit, at a constant cost a chunk. After the
-// port a chunk passes the uplink of its rack, the uplink into the reader's rack, and the reader's
-// port, first come first served and cut through: with f_i the time at which resource i is free and
-// s_i = bytes / rate_i + cost, it begins at b_i = max(b_{i-1}, f_i), then f_i = b_i + s_i, and it
-// has arrived at max f_i + latency. The cost of a block counts at both ports. Ranks of one host
-// pass their host's memory instead of all these.
+// fair share of the port comes to when a chunk is the unit, at a constant cost a chunk. Readers
+// that wait for the same new chunk get it in the order of their turns in the plan. After the port a
+// chunk passes the uplink of its rack, the uplink into the reader's rack, and the reader's port,
+// first come first served and cut through: with f_i the time at which resource i is free and s_i =
+// bytes / rate_i + cost, it begins at b_i = max(b_{i-1}, f_i), then f_i = b_i + s_i, and it has
+// arrived at max f_i + latency. The cost of a block counts at both ports. Ranks of one host pass
+// their host's memory instead of all these.
 //
 // A request takes one latency to its holder, and waits there for the chunk if it is gated.
 #pragma once
@@ -47,6 +48,8 @@ class Network {
 
     // A way for `reader` to read from `holder`. `index` is the reader's own name for it.
     LinkId open(Rank reader, Rank holder, std::uint32_t index);
+    // Of its readers that wait for a chunk, the holder sends to those with the least turn first.
+    void set_turn(LinkId link, std::uint32_t turn);
     // What is asked for and not sent yet will not be sent; what is on its way is dropped.
     void close(LinkId link);
     void request(LinkId link, std::uint32_t chunk);
@@ -91,16 +94,19 @@ class Network {
     struct Port {
         Resource resource;
         bool busy = false;
+        LinkId last = 0;           // that it sends to, or sent to
         std::deque<LinkId> turns;  // links that have chunks to send
     };
     struct Link {
         Rank reader = 0;
         Rank holder = 0;
         std::uint32_t index = 0;
+        std::uint32_t turn = 0;
         std::uint32_t port = 0;
         std::array<std::uint32_t, 3> path{};  // resources after the port
         std::uint8_t hops = 0;                // of the path
         bool open = true;
+        bool queued = false;  // among the port's turns
         bool local = false;
         bool crosses = false;                // racks
         std::vector<std::uint32_t> waiting;  // chunks that the holder does not have yet
@@ -116,7 +122,7 @@ class Network {
     struct RankState {
         Availability has;
         std::int64_t died_ns = -1;
-        std::vector<LinkId> sends;  // open links to its readers
+        std::vector<LinkId> sends;  // open links to its readers, by turn
         std::vector<LinkId> reads;  // open links to its holders
     };
 

@@ -81,9 +81,9 @@ struct Holder {
     void request(std::uint64_t sequence) {
         send_message<kRequestBytes>(pair.theirs, Request{RequestKind::read, sequence, kData, 0, 4});
     }
-    void request_gated(std::uint64_t sequence, const Gate& gate) {
+    void request_gated(std::uint64_t sequence, const Gate& gate, std::uint32_t turn = 0) {
         std::array<std::byte, kRequestBytes + kGateBytes> bytes;
-        encode(Request{RequestKind::gated_read, sequence, kData, 0, 4},
+        encode(Request{RequestKind::gated_read, sequence, kData, 0, 4, turn},
                std::span(bytes).first<kRequestBytes>());
         encode(gate, std::span(bytes).last<kGateBytes>());
         REQUIRE(::send(pair.theirs.get(), bytes.data(), bytes.size(), 0) == ssize_t{bytes.size()});
@@ -207,6 +207,17 @@ TEST_CASE("a tcp reader that waits for nothing refuses a waiting frame") {
         reader.send(FrameKind::waiting, 0, 1);
     }
     REQUIRE(!reader.receive());
+}
+
+TEST_CASE("a tcp holder knows a reader's turn by its latest gated request") {
+    Holder holder;
+    holder.request_gated(0, {kGates, 70}, 2);
+    REQUIRE(holder.serve());
+    CHECK(holder.connection.turn() == 2);
+    holder.request_gated(1, {kGates, 71}, 1);
+    holder.request(2);
+    REQUIRE(holder.serve());
+    CHECK(holder.connection.turn() == 1);
 }
 
 TEST_CASE("a tcp holder answers gated requests once their bits are set") {

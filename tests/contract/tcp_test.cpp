@@ -50,11 +50,11 @@ TEST_CASE("tcp messages have the documented bytes") {
                 repeat("22", 16));
     RegionId region;
     region.fill(std::byte{0x33});
-    const std::string request =
-        hex_of<kRequestBytes>(Request{RequestKind::gated_read, 2, region, 0x0102030405060708, 9});
+    const std::string request = hex_of<kRequestBytes>(
+        Request{RequestKind::gated_read, 2, region, 0x0102030405060708, 9, 7});
     REQUIRE(request ==
             "02000000"
-            "00000000"
+            "07000000"
             "0200000000000000" +
                 repeat("33", 16) +
                 "0807060504030201"

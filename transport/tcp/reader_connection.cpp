@@ -63,7 +63,7 @@ std::optional<TimePoint> ReaderConnection::deadline(Duration progress) const {
 
 void ReaderConnection::request(const RegionId& region, std::uint64_t offset, std::byte* target,
                                std::uint64_t bytes, fabric::ReadTag tag, TimePoint now,
-                               const std::optional<Gate>& gate) {
+                               const std::optional<Gate>& gate, std::uint32_t turn) {
     if (open_ && idle()) progress_ = now;
     const Pending pending{target, bytes, 0, tag, sequence_sent_};
     if (gate) {
@@ -79,7 +79,7 @@ void ReaderConnection::request(const RegionId& region, std::uint64_t offset, std
     const std::size_t at = output_.size();
     output_.resize(at + kRequestBytes + (gate ? kGateBytes : 0));
     const RequestKind kind = gate ? RequestKind::gated_read : RequestKind::read;
-    encode(Request{kind, sequence_sent_++, region, offset, bytes},
+    encode(Request{kind, sequence_sent_++, region, offset, bytes, turn},
            std::span<std::byte, kRequestBytes>(&output_[at], kRequestBytes));
     if (!gate) return;
     encode(*gate, std::span<std::byte, kGateBytes>(&output_[at + kRequestBytes], kGateBytes));

@@ -38,7 +38,7 @@ class ReaderConnection {
     // Queues a request; flush() sends it. `target` has `bytes` bytes.
     void request(const RegionId& region, std::uint64_t offset, std::byte* target,
                  std::uint64_t bytes, fabric::ReadTag tag, TimePoint now,
-                 const std::optional<Gate>& gate = std::nullopt);
+                 const std::optional<Gate>& gate = std::nullopt, std::uint32_t turn = 0);
 
     // Sends what is queued, as far as the socket takes it.
     std::optional<Failure> flush();

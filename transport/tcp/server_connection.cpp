@@ -63,6 +63,7 @@ bool ServerConnection::parse_input() {
         if (input_bytes_ - used < kRequestBytes + kGateBytes) break;
         parked_.add(*request, decode_gate(std::span<const std::byte, kGateBytes>(
                                   &input_[used + kRequestBytes], kGateBytes)));
+        turn_ = request->turn;
         used += kRequestBytes + kGateBytes;
     }
     std::copy(input_.data() + used, input_.data() + input_bytes_, input_.data());

@@ -38,6 +38,8 @@ class ServerConnection {
     bool receive();
     // Requests whose gates are not known to be open.
     std::size_t parked() const { return parked_.size(); }
+    // Of the latest gated request.
+    std::uint32_t turn() const { return turn_; }
     // Looks at the gates of the requests that were parked since the last look, or of all.
     void look_at_new_gates() { parked_.look_at_new(requests_); }
     void look_at_gates() { parked_.look(requests_); }
@@ -81,6 +83,7 @@ class ServerConnection {
     std::array<std::byte, 64 * kRequestBytes> input_;
     std::size_t input_bytes_ = 0;
     ParkedRequests parked_;
+    std::uint32_t turn_ = 0;
     Ring<Answerable> requests_;
 
     // Output: frames not sent yet, then the payload of the last of them.

@@ -26,6 +26,10 @@ void Server::watch_gates(ServerConnection& connection) {
 }
 
 void Server::look_at_gates() {
+    // Turns change when the readers' plan does.
+    if (!std::ranges::is_sorted(waiting_, {}, &ServerConnection::turn)) {
+        std::ranges::stable_sort(waiting_, {}, &ServerConnection::turn);
+    }
     std::uint64_t released = 0;
     std::erase_if(waiting_, [&](ServerConnection* connection) {
         const std::size_t parked = connection->parked();

@@ -157,7 +157,7 @@ void TcpFabric::start_read(const Read& read, TimePoint now) {
         connections, {}, [](const auto& c) { return c->outstanding_bytes(); });
     const auto index = static_cast<std::uint32_t>(least - connections.begin());
     (*least)->request(*region, read.remote_offset, local.data() + read.local_offset, read.bytes,
-                      read.tag, now, gate);
+                      read.tag, now, gate, gate ? read.turn : 0);
     if (const auto deadline = (*least)->deadline(progress_max_)) {
         next_deadline_ = std::min(next_deadline_, *deadline);
     }

@@ -52,7 +52,7 @@ void encode(const Welcome& welcome, std::span<std::byte, kWelcomeBytes> out) {
 
 void encode(const Request& request, std::span<std::byte, kRequestBytes> out) {
     put(&out[0], static_cast<std::uint32_t>(request.kind));
-    put(&out[4], std::uint32_t{0});
+    put(&out[4], request.turn);
     put(&out[8], request.sequence);
     std::ranges::copy(request.region, out.begin() + 16);
     put(&out[32], request.offset);
@@ -88,9 +88,14 @@ std::optional<Welcome> decode_welcome(std::span<const std::byte, kWelcomeBytes> 
 std::optional<Request> decode_request(std::span<const std::byte, kRequestBytes> in) {
     const auto kind = static_cast<RequestKind>(get<std::uint32_t>(&in[0]));
     if (kind != RequestKind::read && kind != RequestKind::gated_read) return std::nullopt;
-    if (get<std::uint32_t>(&in[4]) != 0) return std::nullopt;
-    return Request{kind, get<std::uint64_t>(&in[8]), get_array<RegionId>(&in[16]),
-                   get<std::uint64_t>(&in[32]), get<std::uint64_t>(&in[40])};
+    const auto turn = get<std::uint32_t>(&in[4]);
+    if (kind == RequestKind::read && turn != 0) return std::nullopt;
+    return Request{kind,
+                   get<std::uint64_t>(&in[8]),
+                   get_array<RegionId>(&in[16]),
+                   get<std::uint64_t>(&in[32]),
+                   get<std::uint64_t>(&in[40]),
+                   turn};
 }
 
 Gate decode_gate(std::span<const std::byte, kGateBytes> in) {

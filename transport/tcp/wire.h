@@ -11,7 +11,7 @@
 
 namespace weightcast::transport::tcp {
 
-inline constexpr std::uint32_t kProtocolVersion = 2;
+inline constexpr std::uint32_t kProtocolVersion = 3;
 inline constexpr std::size_t kHelloBytes = 48;
 inline constexpr std::size_t kWelcomeBytes = 32;
 inline constexpr std::size_t kRequestBytes = 48;
@@ -51,6 +51,7 @@ struct Request {
     RegionId region{};
     std::uint64_t offset = 0;
     std::uint64_t bytes = 0;
+    std::uint32_t turn = 0;  // of a gated read: fabric::Read
 };
 
 // Of a gated read, which is answered once this bit of a region is set.

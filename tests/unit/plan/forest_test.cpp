@@ -6,6 +6,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <numeric>
 #include <set>
@@ -97,6 +98,35 @@ TEST_CASE("forest: equal ports get trees of logarithmic depth within their room"
     // The source sends everything once.
     CHECK(forest.readers(kSource) == stripes);
     for (MemberId id = 2; id < 2 + receivers; ++id) CHECK(forest.readers(id) <= stripes);
+}
+
+// When the member gets a stripe, in turns from the first chunk on.
+std::uint32_t turns_until(const Forest& forest, MemberId id, std::uint32_t stripe) {
+    std::uint32_t turns = stripe;
+    for (; forest.parent(id, stripe) != kNobody; id = forest.parent(id, stripe)) {
+        turns += forest.turn(id, stripe);
+    }
+    return turns;
+}
+
+TEST_CASE("forest: the readers of a member have turns, and their stripes come in different ones") {
+    constexpr std::uint32_t kStripes = 3;
+    const std::uint32_t receivers = GENERATE(200U, 511U, 1000U);
+    const Forest forest = flat(kStripes, receivers);
+    std::set<std::array<std::uint64_t, 3>> seen;  // parent, stripe, turn
+    std::uint32_t meeting = 0;
+    for (MemberId id = 2; id < 2 + receivers; ++id) {
+        std::set<std::uint32_t> turns;
+        for (std::uint32_t s = 0; s < kStripes; ++s) {
+            const std::uint32_t turn = forest.turn(id, s);
+            CHECK(turn >= 1);
+            CHECK(turn <= kStripes);
+            CHECK(seen.insert({forest.parent(id, s), s, turn}).second);
+            turns.insert(turns_until(forest, id, s) % kStripes);
+        }
+        if (turns.size() < kStripes) ++meeting;
+    }
+    CHECK(meeting * 10 < receivers);  // by chance 7 of 9 would
 }
 
 TEST_CASE("forest: a member is interior in one stripe") {

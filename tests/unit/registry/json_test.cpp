@@ -31,12 +31,14 @@ TEST_CASE("grant survives JSON with its largest integers and odd characters") {
     hint.peer = {kLargest - 1, 3};
     hint.addresses = {{"tcp", "1.2.3.4:5"}, {"ucx", ""}};
     hint.holding = sample_holding(7, false);
+    hint.turn = 4;
     const std::string text = encode(grant);
     const auto back = decode<Grant>(text);
     REQUIRE_OK(back);
     CHECK(back.value().pull == kLargest);
     CHECK(back.value().version.publisher == grant.version.publisher);
     CHECK(back.value().version.root == grant.version.root);
+    CHECK(back.value().holders.at(0).turn == 4);
     CHECK(back.value().holders.at(0).holding.keys.at("tcp").regions ==
           hint.holding.keys.at("tcp").regions);
     CHECK(encode(back.value()) == text);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "registry/state.h"
 #include "tests/kit/catch.h"
@@ -171,8 +172,15 @@ TEST_CASE("plan: a hint names the parents, their parents, and few others") {
     Fleet fleet;
     const auto readers = fleet.start(15);
     std::map<std::uint64_t, std::uint32_t> load;
+    std::set<std::tuple<std::uint64_t, std::uint32_t, std::uint32_t>> turns;
     for (const Reader& reader : readers) {
         const Grant grant = fleet.renew(reader);
+        for (const HolderHint& hint : grant.holders) {
+            CHECK((hint.turn == 0) == hint.stripes.empty());
+            for (const std::uint32_t stripe : hint.stripes) {
+                CHECK(turns.emplace(hint.peer.id, stripe, hint.turn).second);
+            }
+        }
         CHECK(parents(grant).size() == 2);
         CHECK(grant.holders.size() <= 8);
         for (const auto& [stripe, parent] : parents(grant)) ++load[parent];

@@ -56,8 +56,8 @@ TEST_CASE("network: a port sends one chunk at a time and takes turns among its r
     wire.network.request(b, 3);
     wire.run();
     CHECK(wire.at(1, 0) == 1);
-    CHECK(wire.at(1, 1) == 2);  // it was asked for before the other reader came
-    CHECK(wire.at(2, 3) == 3);
+    CHECK(wire.at(2, 3) == 2);  // it came while the first was sent
+    CHECK(wire.at(1, 1) == 3);
     CHECK(wire.at(1, 2) == 4);
 }
 
@@ -92,6 +92,25 @@ TEST_CASE("network: a gated read waits for its chunk") {
     wire.run();
     CHECK(wire.at(1, 0) == 1);
     CHECK(wire.at(2, 0) == 2);
+}
+
+TEST_CASE("network: readers that wait for a chunk get it in the order of their turns") {
+    Wire wire(flat(4), of_chunks(1));
+    const LinkId first = wire.network.open(1, 0, 0);
+    const auto wait = [&](Rank reader, std::uint32_t turn) {
+        const LinkId link = wire.network.open(reader, 1, 0);
+        wire.network.set_turn(link, turn);
+        wire.network.request(link, 0);
+    };
+    wait(2, 3);
+    wait(3, 1);
+    wait(4, 2);
+    wire.network.request(first, 0);
+    wire.run();
+    CHECK(wire.at(1, 0) == 1);
+    CHECK(wire.at(3, 0) == 2);
+    CHECK(wire.at(4, 0) == 3);
+    CHECK(wire.at(2, 0) == 4);
 }
 
 TEST_CASE("network: chunks of other racks take turns at the uplink, those of hosts take no port") {

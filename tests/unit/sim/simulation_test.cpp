@@ -41,6 +41,13 @@ TEST_CASE("simulation: a flat fleet is near its bound, and the source sends abou
     CHECK(outcome.times().count == 63);
 }
 
+TEST_CASE("simulation: a fleet of hundreds in few blocks is within 3 % of the fewest rounds") {
+    const Outcome outcome = outcome_of(fleet(511, 256));
+    CHECK(outcome.bound == Approx(264 * 0.004));
+    CHECK(outcome.times_from_plan(Kind::plain).max < 1.03 * outcome.bound);
+    CHECK(outcome.twice == 0);
+}
+
 TEST_CASE("simulation: polled pages do as well as waiting reads, but later") {
     SimulationOptions options = fleet(15);
     options.can_wait = false;
