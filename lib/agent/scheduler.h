@@ -145,6 +145,7 @@ class PullScheduler {
         std::vector<std::uint64_t> words;       // what it has
         std::vector<std::uint32_t> candidates;  // partial: held and not asked for, lazily pruned
         std::vector<Outstanding> outstanding;
+        bool refills = true;       // its window now, as far as it has room
         double rate = 0;           // bytes/s, moving average
         TimePoint period_start{};  // of the rate's current sample
         std::uint64_t period_bytes = 0;
@@ -170,6 +171,7 @@ class PullScheduler {
     std::int64_t pick_help(HolderIndex holder);
     std::uint32_t window(const Holder& holder) const;
     bool has_room(const Holder& holder) const;
+    bool may_refill(const Holder& holder) const;
     bool has_room_to_help(const Holder& holder) const;
     void find_silent(TimePoint now, std::vector<Action>& actions);
     bool better_elsewhere(HolderIndex holder, std::uint32_t chunk) const;

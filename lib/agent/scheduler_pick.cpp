@@ -27,6 +27,13 @@ bool PullScheduler::has_room(const Holder& holder) const {
     return holder.live && known && holder.outstanding.size() < window(holder);
 }
 
+// What is read from a parent goes on for long: several chunks are asked for at once, since a
+// message costs both ends more time than its bytes.
+bool PullScheduler::may_refill(const Holder& holder) const {
+    const std::uint32_t most = window(holder);
+    return holder.role.stripes == 0 || holder.outstanding.size() + most / 2 <= most;
+}
+
 // True if another live holder has the chunk.
 bool PullScheduler::elsewhere(HolderIndex index, std::uint32_t chunk) const {
     for (HolderIndex other = 0; other < holders_.size(); ++other) {
@@ -208,6 +215,7 @@ void PullScheduler::next_actions(TimePoint now, std::vector<Action>& actions) {
         if (x.traits.distance != y.traits.distance) return x.traits.distance < y.traits.distance;
         return !x.complete && y.complete;
     });
+    for (const HolderIndex index : order_) holders_[index].refills = may_refill(holders_[index]);
     // One chunk a holder and round, so that equals share the work; until nobody takes another.
     for (bool asked = true; asked;) {
         asked = false;
@@ -216,7 +224,7 @@ void PullScheduler::next_actions(TimePoint now, std::vector<Action>& actions) {
             if (in_flight_ >= options_.in_flight_max) return;
             if (!has_room_to_help(holder) || !allowed(holder, now)) continue;
             std::int64_t chunk = pick_help(index);
-            if (chunk < 0 && !has_room(holder)) continue;
+            if (chunk < 0 && !(has_room(holder) && holder.refills)) continue;
             if (chunk < 0) chunk = pick(index);
             const bool helps = stripes_.empty() || holder.role.stripes != 0;
             if (chunk < 0 && helps) chunk = pick_steal(index, now);
