@@ -153,6 +153,13 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     }
     simulation.keep_arrivals = !options.time_space.empty();
     WEIGHTCAST_CHECK(sim::check(simulation));
+    const auto& ranks = simulation.topology.ranks;
+    const bool limited = std::ranges::any_of(
+        ranks, [](const plan::RankSpec& rank) { return rank.up > 0 || rank.down > 0; });
+    if (!limited && (!options.show || simulation.keep_arrivals)) {
+        return Error{Code::invalid_input, 0,
+                     "no rank has a rate, so that a pull takes no time: --port is missing"};
+    }
     return std::optional(std::move(options));
 }
 

@@ -61,6 +61,7 @@ class Planning(SystemTest):
                                 (("simulate", "--bytes", "1X", "--receivers", "3"), "--bytes"),
                                 (size, "--receivers"),
                                 ((*size, "--receivers", "3", "--port", "fast"), "--port"),
+                                ((*size, "--receivers", "3"), "--port"),
                                 ((*size, "--receivers", "3", "--latency", "5"), "--latency"),
                                 ((*size, "--receivers", "3", "--deaths", "2"), "fraction"),
                                 ((*size, "--receivers", "3", "--stripes", "99"), "stripes"),
