@@ -101,6 +101,17 @@ Result<plan::Topology> make_topology(const Texts& texts) {
     return plan::make_fleet(fleet);
 }
 
+bool takes_time(const sim::SimulationOptions& simulation) {
+    const plan::Topology& topology = simulation.topology;
+    const auto has_port = [](const plan::RankSpec& rank) { return rank.up > 0 || rank.down > 0; };
+    const auto has_memory = [](const plan::HostSpec& host) { return host.local > 0; };
+    const auto has_uplink = [](const plan::RackSpec& rack) { return rack.up > 0 || rack.down > 0; };
+    return simulation.chunk_cost > Duration::zero() ||
+           std::ranges::any_of(topology.ranks, has_port) ||
+           std::ranges::any_of(topology.hosts, has_memory) ||
+           std::ranges::any_of(topology.racks, has_uplink);
+}
+
 Result<void> set_blocks(const Texts& texts, sim::SimulationOptions& simulation) {
     WEIGHTCAST_TRY(simulation.bytes, parse_size("bytes", texts.bytes));
     if (simulation.bytes == 0) return Error{Code::invalid_input, 0, "--bytes must not be 0"};
@@ -153,12 +164,10 @@ Result<std::optional<Options>> parse(int argc, const char* const* argv) {
     }
     simulation.keep_arrivals = !options.time_space.empty();
     WEIGHTCAST_CHECK(sim::check(simulation));
-    const auto& ranks = simulation.topology.ranks;
-    const bool limited = std::ranges::any_of(
-        ranks, [](const plan::RankSpec& rank) { return rank.up > 0 || rank.down > 0; });
-    if (!limited && (!options.show || simulation.keep_arrivals)) {
+    if (!takes_time(simulation) && (!options.show || simulation.keep_arrivals)) {
         return Error{Code::invalid_input, 0,
-                     "no rank has a rate, so that a pull takes no time: --port is missing"};
+                     "a pull by this fleet takes no time: no port, host or uplink has a rate "
+                     "(--port, or those of --topology)"};
     }
     return std::optional(std::move(options));
 }

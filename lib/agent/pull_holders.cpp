@@ -91,8 +91,9 @@ void PullSession::use_grant() {
 
 void PullSession::add_hint(const registry::HolderHint& hint) {
     for (HolderIndex index = 0; index < holders_.size(); ++index) {
-        const Holder& holder = holders_[index];
+        Holder& holder = holders_[index];
         if (!holder.connected || holder.hint.peer.id != hint.peer.id) continue;
+        holder.hint.turn = hint.turn;
         // Readers come and go, and share the holder's cap.
         scheduler_.set_rate_max(index, rate_share(hint));
         statistics_.shares[holder.share].rate_max = static_cast<double>(rate_share(hint));

@@ -171,7 +171,7 @@ class PullScheduler {
     std::int64_t pick_help(HolderIndex holder);
     std::uint32_t window(const Holder& holder) const;
     bool has_room(const Holder& holder) const;
-    bool may_refill(const Holder& holder) const;
+    bool may_refill(HolderIndex index) const;
     bool has_room_to_help(const Holder& holder) const;
     void find_silent(TimePoint now, std::vector<Action>& actions);
     bool better_elsewhere(HolderIndex holder, std::uint32_t chunk) const;

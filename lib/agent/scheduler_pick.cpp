@@ -28,10 +28,20 @@ bool PullScheduler::has_room(const Holder& holder) const {
 }
 
 // What is read from a parent goes on for long: several chunks are asked for at once, since a
-// message costs both ends more time than its bytes.
-bool PullScheduler::may_refill(const Holder& holder) const {
+// message costs both ends more time than its bytes. But no stripe waits for another of the parent.
+bool PullScheduler::may_refill(HolderIndex index) const {
+    const Holder& holder = holders_[index];
     const std::uint32_t most = window(holder);
-    return holder.role.stripes == 0 || holder.outstanding.size() + most / 2 <= most;
+    if (holder.role.stripes == 0 || holder.outstanding.size() + most / 2 <= most) return true;
+    for (std::size_t s = 0; s < stripes_.size(); ++s) {
+        const auto of_stripe = [&](const Outstanding& read) {
+            return read.chunk % stripes_.size() == s;
+        };
+        if (stripes_[s].parent == index && std::ranges::none_of(holder.outstanding, of_stripe)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 // True if another live holder has the chunk.
@@ -52,7 +62,7 @@ bool PullScheduler::better_elsewhere(HolderIndex index, std::uint32_t chunk) con
         const auto number = static_cast<HolderIndex>(&other - holders_.data());
         const bool capped = other.traits.rate_max != 0 && other.tokens <= 0;
         const bool lied = chunks_[chunk].last_corrupt == number;
-        return !capped && !lied && has_room(other) && has(other, chunk);
+        return !capped && !lied && has_room(other) && other.refills && has(other, chunk);
     });
 }
 
@@ -215,7 +225,7 @@ void PullScheduler::next_actions(TimePoint now, std::vector<Action>& actions) {
         if (x.traits.distance != y.traits.distance) return x.traits.distance < y.traits.distance;
         return !x.complete && y.complete;
     });
-    for (const HolderIndex index : order_) holders_[index].refills = may_refill(holders_[index]);
+    for (const HolderIndex index : order_) holders_[index].refills = may_refill(index);
     // One chunk a holder and round, so that equals share the work; until nobody takes another.
     for (bool asked = true; asked;) {
         asked = false;

@@ -180,7 +180,7 @@ void Forest::attach(Node& reader, std::uint32_t stripe, MemberId parent) {
     reader.parents[stripe] = parent;
     orphans_.erase({reader.member.id, stripe});
     set_place(reader, stripe, holder.depths[stripe] + 1,
-              holder.turns[stripe] + holder.feeds[stripe]);
+              holder.turns[stripe] + free_turn(holder, reader, stripe));
 }
 
 void Forest::detach(Node& reader, std::uint32_t stripe) {

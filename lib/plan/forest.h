@@ -87,7 +87,8 @@ class Forest {
     bool complete(MemberId id) const { return nodes_.at(id).member.complete; }
     // Readers of the member, of all stripes together.
     std::uint32_t readers(MemberId id) const { return node(id).used + node(id).host_used; }
-    // As which of its parent's readers of the stripe it is served, from 1; 0: it has no parent.
+    // As which of its parent's readers of the stripe it is served, from 1; 0: in no order, as
+    // readers on its own host, or it has no parent.
     std::uint32_t turn(MemberId id, std::uint32_t stripe) const;
     // Edges from a holder; 0: it has everything.
     std::uint32_t depth(MemberId id, std::uint32_t stripe) const;
@@ -215,6 +216,7 @@ class Forest {
     // Takes all readers away from the node: who they are, by stripe.
     std::vector<std::vector<MemberId>> release(Node& node);
     std::vector<Node*> add(std::span<const Member> members);
+    std::uint32_t free_turn(const Node& holder, const Node& reader, std::uint32_t stripe) const;
     bool may_trade(const Node& a, const Node& b, std::uint32_t stripe) const;
     void trade(Node& a, Node& b, std::uint32_t stripe);
     std::uint32_t meetings(const Node& reader, std::uint32_t stripe, std::uint32_t turn) const;

@@ -49,6 +49,7 @@ MemberId Forest::find_on_host(const Node& reader, std::uint32_t stripe) const {
         const Node& holder = node(id);
         if (!serves_on_host(holder, reader, stripe)) continue;
         Offer candidate = offer_of(holder, stripe);
+        candidate.due = 0;
         candidate.used = holder.host_used;
         if (!best || candidate < *best) best = candidate;
     }
@@ -119,8 +120,12 @@ std::string Forest::check() const {
     for (const auto& [id, n] : nodes_) {
         std::uint32_t readers = 0;
         for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) {
+            std::set<std::uint32_t> turns{0};
             for (const MemberId child : n.children[stripe]) {
                 ++readers;
+                if (!is_local(n, node(child)) && !turns.insert(turn(child, stripe)).second) {
+                    return fmt::format("{} has the turn of another", child);
+                }
                 if (!contains(child) || node(child).parents[stripe] != id) {
                     return fmt::format("{} has a reader {} that does not read from it", id, child);
                 }

@@ -14,9 +14,27 @@ namespace {
 constexpr int kPasses = 3;  // what one trade makes possible, the next pass finds
 // Of a stripe that others read here: they all get it late.
 constexpr std::uint32_t kCostRelayed = 8;
+// With more of them each is a small part, and looking at all pairs takes long.
+constexpr std::uint32_t kStripesMost = 4;
 constexpr std::size_t kTriedMax = 1000;
 
 }  // namespace
+
+// The least that none of the holder's other readers has.
+std::uint32_t Forest::free_turn(const Node& holder, const Node& reader,
+                                std::uint32_t stripe) const {
+    if (is_local(holder, reader)) return 0;
+    std::vector<bool> taken(holder.feeds[stripe] + 1);
+    for (const MemberId id : holder.children[stripe]) {
+        const Node& child = node(id);
+        if (&child == &reader || is_local(holder, child)) continue;
+        const std::uint32_t turn = child.turns[stripe] - holder.turns[stripe];
+        if (turn < taken.size()) taken[turn] = true;
+    }
+    std::uint32_t turn = 1;
+    while (turn < taken.size() && taken[turn]) ++turn;
+    return turn;
+}
 
 bool Forest::may_trade(const Node& a, const Node& b, std::uint32_t stripe) const {
     const Node& from_a = node(a.parents[stripe]);
@@ -83,7 +101,7 @@ void Forest::trade_turns(std::span<Node* const> joined, std::uint32_t stripe) {
 
 // Among readers with one port each, who just joined: they lose nothing by another parent.
 void Forest::take_turns(std::span<Node* const> joined) {
-    if (stripes() == 1 || options_.ranks_per_host != 1) return;
+    if (stripes() > kStripesMost || options_.ranks_per_host != 1) return;
     for (int pass = 0; pass < kPasses; ++pass) {
         for (std::uint32_t stripe = 0; stripe < stripes(); ++stripe) trade_turns(joined, stripe);
     }

@@ -11,7 +11,7 @@ namespace {
 
 constexpr double kRateMin = 1;
 constexpr double kRateMax = 1e18;
-constexpr std::size_t kTextBytesMax = 64;
+constexpr std::size_t kRateTextBytesMax = 64;
 constexpr std::array<std::pair<std::string_view, double>, 9> kPrefixes{{{"", 1},
                                                                         {"k", 1e3},
                                                                         {"M", 1e6},
@@ -35,7 +35,7 @@ bool is_rate(double bytes_per_s) {
 }
 
 std::optional<double> parse_rate(std::string_view text) {
-    if (text.size() > kTextBytesMax) return std::nullopt;
+    if (text.size() > kRateTextBytesMax) return std::nullopt;
     double value = 0;
     const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
     if (parsed.ec != std::errc() || !std::isfinite(value)) return std::nullopt;

@@ -222,7 +222,8 @@ struct HolderHint {
     Holding holding;
     std::vector<std::uint32_t> stripes;  // that the plan has this reader read from it
     bool ancestor = false;               // it is the first to turn to when one of those fails
-    // Of its readers that wait for the same chunk this is to be served as so many-th: fabric::Read.
+    // Of its readers that wait for the same chunk of the first of `stripes`, this is to be served
+    // as so many-th: fabric::Read. 0: in no order.
     std::uint32_t turn = 0;
 };
 

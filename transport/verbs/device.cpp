@@ -194,8 +194,10 @@ Result<Device> read_device(::ibv_device* handle) {
 
 Result<void> has_devices() {
     constexpr const char* kClass = "/sys/class/infiniband";
-    std::error_code none;
-    if (!fs::is_empty(kClass, none) && !none) return success();
+    std::error_code failure;
+    const bool none = fs::is_empty(kClass, failure);
+    // Whatever else is wrong with it, libibverbs may know better.
+    if (!none && failure != std::errc::no_such_file_or_directory) return success();
     return Error{Code::unavailable, 0, fmt::format("the kernel has no RDMA device ({})", kClass)};
 }
 
