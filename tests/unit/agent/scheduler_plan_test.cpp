@@ -162,6 +162,36 @@ TEST_CASE("plan: reads that wait at a former parent count, too") {
                                 [](std::uint32_t chunk) { return chunk % 2 == 1; }) == kChunks / 2);
 }
 
+TEST_CASE(
+    "plan: a parent's window is refilled several chunks at a time, and no stripe goes empty") {
+    SchedulerOptions options;
+    options.window_min = 8;
+    World world({Holder{}}, true, options);
+    world.plan({0, 0, 0}, {});
+    const auto ask = [&] {
+        world.actions.clear();
+        world.scheduler.next_actions(world.now, world.actions);
+        return std::ranges::count(world.actions, Action::Kind::read_chunk, &Action::kind);
+    };
+    const auto get = [&](std::uint32_t chunk) {
+        REQUIRE(world.scheduler.on_chunk_read(0, chunk, ReadOutcome::ok, world.now));
+        world.scheduler.on_chunk_verdict(0, chunk, Verdict::verified);
+    };
+    REQUIRE(ask() == 8);
+    SECTION("at the half") {
+        for (const std::uint32_t chunk : {0U, 1U, 3U}) get(chunk);
+        CHECK(ask() == 0);
+        get(4);
+        CHECK(ask() == 4);
+    }
+    SECTION("where a stripe has nothing on its way") {
+        get(2);
+        CHECK(ask() == 0);
+        get(5);
+        CHECK(ask() == 2);
+    }
+}
+
 TEST_CASE("plan: each stripe is read from its parent and from nobody else") {
     World world({Holder{}, Holder{}, Holder{}});
     world.plan({0, 1}, {2});
