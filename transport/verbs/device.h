@@ -63,8 +63,8 @@ bool is_link_local(const GidBytes& gid);
 Result<void> has_devices();
 
 // All devices, by name. A device that cannot be opened or asked is left out, and why is appended
-// to `trouble`. Errors: unavailable (the kernel has no RDMA, there is no rdma-core, or
-// it finds no driver).
+// to `trouble`. Errors: unavailable (the kernel has no RDMA, there is no rdma-core, or it
+// finds no driver).
 Result<std::vector<Device>> list_devices(std::vector<std::string>& trouble);
 
 // Which port to use: NAME, NAME:PORT, NAME@GID or NAME:PORT@GID, e.g. "mlx5_0:1@3".

@@ -58,8 +58,8 @@ Result<std::unique_ptr<VerbsFabric>> VerbsFabric::open(const fabric::FabricOptio
             fmt::format("slice_bytes must be a power of two of at least {}", kSliceBytesMin)};
     }
     std::unique_ptr<VerbsFabric> fabric(new VerbsFabric(options));
-    WEIGHTCAST_CHECK(
-        has_devices());  // Most hosts have none, and need not load libraries to see it.
+    // Most hosts have none, and need not load libraries to see it.
+    WEIGHTCAST_CHECK(has_devices());
     WEIGHTCAST_CHECK(load_rdma());
     make_fork_safe();
     WEIGHTCAST_CHECK(fabric->open_rails());
