@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "base/file.h"
 #include "base/worker_pool.h"
@@ -25,6 +26,9 @@ namespace fs = std::filesystem;
 
 // magic, manifest name, then a bitmap of chunks
 constexpr std::size_t kJournalHeaderBytes = 40;
+// Of chunks that the journal may lack: writing it for each small one takes longer than reading a
+// few anew.
+constexpr std::uint64_t kUnwrittenBytesMax = 1U << 20U;
 constexpr std::array<char, 8> kJournalMagic = {'W', 'C', 'J', 'R', 'N', 'L', '0', '1'};
 
 Error file_system_error(const std::error_code& error, const std::string& what) {
@@ -318,12 +322,36 @@ Result<void> DirectoryDestination::store(std::uint32_t chunk, std::span<const st
     const std::string& path = manifest_->artifacts[range.artifact].path;
     WEIGHTCAST_CHECK(write_exactly(files_[range.artifact].get(), bytes, range.offset,
                                    partial_ + "/files/" + path));
-    // The journal follows the bytes: a process that dies in between forgets the chunk.
+    // The journal follows the bytes: a process that dies in between forgets the last chunks.
     const std::lock_guard lock(journal_mutex_);
-    bitmap_[chunk / 8] |= static_cast<std::byte>(1U << (chunk % 8));
-    return write_exactly(journal_.get(), {&bitmap_[chunk / 8], 1}, kJournalHeaderBytes + chunk / 8,
-                         partial_ + "/journal");
+    const std::size_t at = chunk / 8;
+    bitmap_[at] |= static_cast<std::byte>(1U << (chunk % 8));
+    unwritten_first_ = std::min(unwritten_first_, at);
+    unwritten_last_ = std::max(unwritten_last_, at + 1);
+    unwritten_bytes_ += bytes.size();
+    return unwritten_bytes_ < kUnwrittenBytesMax ? success() : write_journal();
 }
+
+Result<void> DirectoryDestination::write_journal() {
+    if (unwritten_bytes_ == 0) return success();
+    const std::span<const std::byte> bits =
+        std::span(bitmap_).subspan(unwritten_first_, unwritten_last_ - unwritten_first_);
+    const std::size_t at = kJournalHeaderBytes + std::exchange(unwritten_first_, SIZE_MAX);
+    unwritten_last_ = 0;
+    unwritten_bytes_ = 0;
+    return write_exactly(journal_.get(), bits, at, partial_ + "/journal");
+}
+
+void DirectoryDestination::abandon() {
+    {
+        // What could not be written is read again.
+        const std::lock_guard lock(journal_mutex_);
+        static_cast<void>(write_journal());
+    }
+    lock_.reset();
+}
+
+DirectoryDestination::~DirectoryDestination() { abandon(); }
 
 std::vector<PlacedMemory> DirectoryDestination::memory() const {
     std::vector<PlacedMemory> placed;

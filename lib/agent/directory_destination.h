@@ -18,6 +18,8 @@ class DirectoryDestination final : public Destination {
     DirectoryDestination(std::shared_ptr<const model::Manifest> manifest,
                          const model::Sha256& manifest_name, const DirectoryOptions& options);
 
+    ~DirectoryDestination() override;
+
     // Errors: as open_directory().
     Result<void> open(const std::string& directory);
 
@@ -26,7 +28,7 @@ class DirectoryDestination final : public Destination {
     std::span<std::byte> in_place(std::uint32_t) override { return {}; }
     Result<void> store(std::uint32_t chunk, std::span<const std::byte> bytes) override;
     std::vector<PlacedMemory> memory() const override;
-    void abandon() override { lock_.reset(); }
+    void abandon() override;
     Result<void> commit() override;
 
   private:
@@ -38,6 +40,7 @@ class DirectoryDestination final : public Destination {
     Result<void> stage_file(int root, std::uint32_t artifact);
     Result<void> map_files();
     Result<void> recover_chunks();
+    Result<void> write_journal();
     bool right(int fd, std::uint32_t chunk) const;
     Error differs(const std::string& path, std::uint64_t offset) const;
 
@@ -67,6 +70,10 @@ class DirectoryDestination final : public Destination {
     std::mutex journal_mutex_;
     UniqueFd journal_;
     std::vector<std::byte> bitmap_;
+    // What the journal lacks, in bytes of the bitmap, and the bytes of its chunks.
+    std::size_t unwritten_first_ = SIZE_MAX;
+    std::size_t unwritten_last_ = 0;
+    std::uint64_t unwritten_bytes_ = 0;
 };
 
 }  // namespace weightcast::agent

@@ -14,6 +14,7 @@ namespace weightcast::agent {
 namespace {
 
 constexpr int kWaitMsMax = 1000;
+constexpr Duration kIdleMax = std::chrono::milliseconds(5);
 
 // One read into a buffer of its own.
 class SingleRead final : public IoSession {
@@ -92,9 +93,9 @@ std::uint32_t IoThread::attach(IoSession* session) {
 void IoThread::run() {
     while (!stopping_) {
         run_posted();
-        const bool progress = poll_fabrics();
+        const bool more = poll_fabrics();
         step_sessions();
-        if (!progress) wait();
+        if (!more) wait();
     }
     run_posted();
     WEIGHTCAST_ASSERT(sessions_.empty());
@@ -112,10 +113,10 @@ void IoThread::run_posted() {
 
 bool IoThread::poll_fabrics() {
     std::array<fabric::Completion, 64> completions;
-    bool progress = false;
+    bool more = false;
     for (const auto& fabric : fabrics_) {
         const std::size_t count = fabric->poll(completions);
-        progress = progress || count > 0;
+        more = more || count == completions.size();
         for (std::size_t i = 0; i < count; ++i) {
             const std::uint64_t tag = completions[i].tag.value;
             const auto session = sessions_.find(static_cast<std::uint32_t>(tag >> 40U));
@@ -124,7 +125,7 @@ bool IoThread::poll_fabrics() {
                                            completions[i].status);
         }
     }
-    return progress;
+    return more;
 }
 
 void IoThread::step_sessions() {
@@ -158,7 +159,9 @@ void IoThread::wait() {
             timeout = {left / 1'000'000'000, left % 1'000'000'000};
         }
     }
+    const TimePoint start = system_clock().now();
     ::ppoll(fds.data(), fds.size(), &timeout, nullptr);
+    idle_ = std::min(kIdleMax, idle_ + (system_clock().now() - start));
     if ((fds[0].revents & POLLIN) != 0) {
         std::uint64_t count = 0;
         [[maybe_unused]] const auto got = ::read(wake_.get(), &count, sizeof count);

@@ -64,7 +64,7 @@ Result<registry::PublishReply> Membership::publish(const std::shared_ptr<HeldVer
     return reply;
 }
 
-Result<void> Membership::hold(const std::shared_ptr<HeldVersion>& held) {
+Result<registry::HoldReply> Membership::hold(const std::shared_ptr<HeldVersion>& held) {
     held->announce_in(rejoins_);
     {
         // First, so that registering again in between tells of it too.
@@ -80,7 +80,7 @@ Result<void> Membership::hold(const std::shared_ptr<HeldVersion>& held) {
 
 // Announces a holding; a registry that does not know the version is told of it first.
 // REQUIRES: api_mutex_ is held
-Result<void> Membership::tell(const std::shared_ptr<HeldVersion>& held) {
+Result<registry::HoldReply> Membership::tell(const std::shared_ptr<HeldVersion>& held) {
     auto told = api_->hold(lease_.peer, held->describe());
     if (told || told.error().code != Code::not_found) return told;
     WEIGHTCAST_CHECK(put_and_publish(*held, held->channel()));
@@ -205,11 +205,18 @@ void Membership::check_sources() {
     }
 }
 
+// A third of the lease, jittered, so that a thousand peers do not beat as one.
+TimePoint Membership::next_heartbeat() {
+    const double part = 0.25 + 0.15 * random_.unit();
+    return system_clock().now() +
+           std::chrono::microseconds(static_cast<std::int64_t>(part * lease_ms_ * 1000));
+}
+
 void Membership::run() {
     std::unique_lock lock(mutex_);
-    TimePoint next = system_clock().now();
+    // Registering was a sign of life.
+    TimePoint next = next_heartbeat();
     while (!stopping_ || (!jobs_.empty() && reachable_)) {
-        // A third of the lease, jittered, so that a thousand peers do not beat as one.
         const auto due = [&] { return stopping_ || !jobs_.empty(); };
         wake_.wait_until(lock, next, due);
         const bool beat_due = !stopping_ && system_clock().now() >= next;
@@ -226,9 +233,7 @@ void Membership::run() {
         lock.unlock();
         check_sources();
         heartbeat();
-        const double part = 0.25 + 0.15 * random_.unit();
-        next = system_clock().now() +
-               std::chrono::microseconds(static_cast<std::int64_t>(part * lease_ms_ * 1000));
+        next = next_heartbeat();
         lock.lock();
     }
 }

@@ -21,6 +21,18 @@ constexpr auto kOfferWait = std::chrono::milliseconds(100);  // for the memory t
 constexpr std::uint32_t kHoldersAtFirst = 4;                 // of whom one has the manifest
 constexpr auto kManifestWait = std::chrono::seconds(60);     // for somebody to hand it on
 
+void warn_not_served(const Error& error) {
+    log(LogLevel::warning, "not serving what is pulled: {}", error.message);
+}
+
+// `needed`: without the offer there is no pull.
+Result<std::uint32_t> plan_ms_of(const Result<registry::HoldReply>& offered, bool needed) {
+    if (offered) return offered.value().plan_ms;
+    if (needed) return offered.error();
+    warn_not_served(offered.error());
+    return 0;
+}
+
 std::vector<std::uint32_t> without(std::span<const std::uint32_t> chunks,
                                    std::span<const std::uint32_t> less) {
     std::vector<std::uint32_t> left;
@@ -262,7 +274,8 @@ Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
     return done.get();
 }
 
-void NodeImpl::await_plan(Resolved& resolved) {
+void NodeImpl::await_plan(Resolved& resolved, std::uint32_t plan_ms) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(plan_ms));
     for (std::uint32_t waits = 0; waits < kPlanWaitsMax; ++waits) {
         auto grant = membership_->call([&](registry::Api& api, const registry::PeerRef& peer) {
             return api.renew_pull({peer, resolved.grant.pull, {}, kHoldersMax});
@@ -278,8 +291,9 @@ void NodeImpl::await_plan(Resolved& resolved) {
     }
 }
 
-Result<void> NodeImpl::offer(const std::shared_ptr<HeldVersion>& held, const PullOptions& options) {
-    if (!options.serve) return success();
+Result<registry::HoldReply> NodeImpl::offer(const std::shared_ptr<HeldVersion>& held,
+                                            const PullOptions& options) {
+    if (!options.serve) return registry::HoldReply{};
     WEIGHTCAST_CHECK(held->register_all());
     return membership_->hold(held);
 }
@@ -299,9 +313,12 @@ Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destin
     // need not keep the first chunks waiting.
     const bool in_place = !resolved.wanted.empty() && !destination->in_place(0).empty();
     auto offered = std::async(std::launch::async, [&] { return offer(pulled.held, options); });
-    if (in_place) WEIGHTCAST_CHECK(offered.get());
-    if (offered.valid()) offered.wait_for(kOfferWait);
-    if (!resolved.wanted.empty()) await_plan(resolved);
+    std::uint32_t plan_ms = 0;
+    if (in_place) offered.wait();
+    if (offered.wait_for(kOfferWait) == std::future_status::ready) {
+        WEIGHTCAST_TRY(plan_ms, plan_ms_of(offered.get(), in_place));
+    }
+    if (!resolved.wanted.empty()) await_plan(resolved, plan_ms);
     const model::Layout& layout = resolved.named.manifest->layout;
     std::vector<std::uint32_t> missing = without(resolved.wanted, present);
     Result<void> outcome = success();
@@ -333,9 +350,7 @@ Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destin
         if (pull != 0) resolved.lease.replace(pull);
     }
     if (offered.valid()) {
-        if (auto done = offered.get(); !done) {
-            log(LogLevel::warning, "not serving what is pulled: {}", done.error().message);
-        }
+        if (auto done = offered.get(); !done) warn_not_served(done.error());
     }
     if (outcome) outcome = destination->commit();
     if (!outcome) {

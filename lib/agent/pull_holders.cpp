@@ -137,7 +137,8 @@ void PullSession::add_hint(const registry::HolderHint& hint) {
     const bool apart = fabric.emulated() && !hint.holding.complete;
     holder.page_link = apart ? fabric.connect(peer) : holder.link;
     holder.connected = true;
-    const HolderTraits traits = traits_of(hint, index);
+    HolderTraits traits = traits_of(hint, index);
+    traits.page_apart = apart;
     holder.share = statistics_.shares.size();
     statistics_.shares.push_back({hint.name, fabric.name(), fabric.emulated(), 0,
                                   static_cast<double>(traits.rate_max), peer.address,

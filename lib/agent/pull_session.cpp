@@ -12,7 +12,8 @@ namespace weightcast::agent {
 namespace {
 
 constexpr std::uint32_t kInPlace = UINT32_MAX;
-constexpr std::size_t kSecondCopyBuffers = 4;  // where chunks are read in place
+constexpr std::uint64_t kIdleBytesMax = 256U << 10U;  // of a chunk that the I/O thread verifies
+constexpr std::size_t kSecondCopyBuffers = 4;         // where chunks are read in place
 
 SchedulerOptions fit_to_buffers(SchedulerOptions options, std::uint64_t buffer_bytes,
                                 std::uint64_t chunk_bytes) {
@@ -72,6 +73,7 @@ Result<void> PullSession::prepare() {
     for (std::uint32_t i = 0; i < count; ++i) free_buffers_.push_back(i);
     buffer_regions_.resize(parts_.io.fabrics().size());
     place_regions_.resize(parts_.io.fabrics().size());
+    reads_.resize(parts_.io.fabrics().size());
     return success();
 }
 
@@ -108,7 +110,6 @@ void PullSession::step(TimePoint now) {
         if (now >= next_renew_) renew(now);
         check_starving(now);
         actions_.clear();
-        reads_.clear();
         scheduler_.next_actions(now, actions_);
         for (const Action& action : actions_) {
             if (action.kind == Action::Kind::read_page) read_page(action.holder);
@@ -118,6 +119,7 @@ void PullSession::step(TimePoint now) {
                 lose_holder(action.holder, "it does not answer");
             }
         }
+        submit_reads();
         live_holders_ = scheduler_.live_holders();
     }
     finish_if_done();
@@ -143,15 +145,19 @@ void PullSession::read_page(HolderIndex index) {
     ops_[op].page = true;
     ops_[op].holder = index;
     ops_[op].pending = 1;
-    fabric::Fabric& fabric = *parts_.io.fabrics()[holder.fabric];
-    const fabric::Read read{holder.page_link,
-                            holder.hint.holding.keys[fabric.name()].page,
-                            0,
-                            holder.page_region.get(),
-                            0,
-                            holder.page.pages.size(),
-                            IoThread::tag(id_, op)};
-    fabric.submit({&read, 1});
+    const fabric::Fabric& fabric = *parts_.io.fabrics()[holder.fabric];
+    reads_[holder.fabric].push_back({holder.page_link, holder.hint.holding.keys[fabric.name()].page,
+                                     0, holder.page_region.get(), 0, holder.page.pages.size(),
+                                     IoThread::tag(id_, op)});
+}
+
+// All that were asked for at once, since one message to a holder costs less than several.
+void PullSession::submit_reads() {
+    for (std::size_t i = 0; i < reads_.size(); ++i) {
+        if (reads_[i].empty()) continue;
+        parts_.io.fabrics()[i]->submit(reads_[i]);
+        reads_[i].clear();
+    }
 }
 
 std::span<std::byte> PullSession::bytes_of(const Op& op) const {
@@ -197,10 +203,10 @@ void PullSession::read_chunk(const Action& action) {
         local = place_regions_[holder.fabric][which].get();
         local_offset = place - places_[which].place;
     }
-    fabric::Fabric& fabric = *parts_.io.fabrics()[holder.fabric];
+    const fabric::Fabric& fabric = *parts_.io.fabrics()[holder.fabric];
     const auto& extents = holder.hint.holding.extents;
     const auto& keys = holder.hint.holding.keys[fabric.name()].regions;
-    reads_.clear();
+    auto& reads = reads_[holder.fabric];
     auto extent =
         std::upper_bound(extents.begin(), extents.end(), place,
                          [](std::uint64_t at, const registry::Extent& e) { return at < e.place; });
@@ -208,17 +214,16 @@ void PullSession::read_chunk(const Action& action) {
     for (std::uint64_t done = 0; done < bytes; ++extent) {
         const std::uint64_t inside = place + done - extent->place;
         const std::uint64_t piece = std::min(bytes - done, extent->bytes - inside);
-        reads_.push_back({holder.link, keys[extent->region], extent->offset + inside, local,
-                          local_offset + done, piece, IoThread::tag(id_, index)});
+        reads.push_back({holder.link, keys[extent->region], extent->offset + inside, local,
+                         local_offset + done, piece, IoThread::tag(id_, index)});
         if (action.gated) {
-            reads_.back().gate = holder.hint.holding.keys[fabric.name()].page;
-            reads_.back().gate_bit = page_bit(action.chunk);
-            reads_.back().turn = holder.hint.turn;
+            reads.back().gate = holder.hint.holding.keys[fabric.name()].page;
+            reads.back().gate_bit = page_bit(action.chunk);
+            reads.back().turn = holder.hint.turn;
         }
         done += piece;
+        ++op.pending;
     }
-    op.pending = static_cast<std::uint32_t>(reads_.size());
-    fabric.submit(reads_);
 }
 
 void PullSession::on_completion(std::uint64_t tag, fabric::ReadStatus status) {
@@ -311,26 +316,38 @@ void PullSession::chunk_arrived(std::uint32_t index) {
 void PullSession::verify(std::uint32_t index) {
     ++jobs_in_flight_;
     const Op& op = ops_[index];
-    parts_.workers.post([self = shared_from_this(), index, chunk = op.chunk, bytes = bytes_of(op)] {
-        const bool right = model::digest_chunk(bytes) == self->manifest_.chunk_digests[chunk];
-        Result<void> stored = success();
-        if (right) {
-            stored = self->parts_.destination->store(chunk, bytes);
-            if (stored) self->parts_.held->set_chunk(chunk);
-        }
-        self->parts_.io.post(
-            [self, index, right, stored] { self->on_verdict(index, right, stored); });
+    const std::uint32_t chunk = op.chunk;
+    const std::span<std::byte> bytes = bytes_of(op);
+    Stored stored;
+    if (bytes.size() <= kIdleBytesMax &&
+        parts_.io.run_if_idle([&] { stored = store_if_right(chunk, bytes); })) {
+        return on_verdict(index, stored);
+    }
+    parts_.workers.post([self = shared_from_this(), index, chunk, bytes] {
+        self->parts_.io.post([self, index, stored = self->store_if_right(chunk, bytes)] {
+            self->on_verdict(index, stored);
+        });
     });
 }
 
-void PullSession::on_verdict(std::uint32_t index, bool right, Result<void> stored) {
+// On any thread.
+PullSession::Stored PullSession::store_if_right(std::uint32_t chunk,
+                                                std::span<const std::byte> bytes) {
+    if (model::digest_chunk(bytes) != manifest_.chunk_digests[chunk]) return {false, success()};
+    auto stored = parts_.destination->store(chunk, bytes);
+    if (stored) parts_.held->set_chunk(chunk);
+    return {true, std::move(stored)};
+}
+
+void PullSession::on_verdict(std::uint32_t index, const Stored& stored) {
     --jobs_in_flight_;
     const Op op = ops_[index];
     release(index);
-    if (right && !stored) return fail(stored.error());
-    scheduler_.on_chunk_verdict(op.holder, op.chunk, right ? Verdict::verified : Verdict::corrupt);
+    if (!stored.done) return fail(stored.done.error());
+    scheduler_.on_chunk_verdict(op.holder, op.chunk,
+                                stored.right ? Verdict::verified : Verdict::corrupt);
     const Holder& holder = holders_[op.holder];
-    if (right) {
+    if (stored.right) {
         last_progress_ = system_clock().now();
         const std::uint64_t bytes = manifest_.layout.chunk_range(op.chunk).bytes;
         statistics_.bytes_verified += bytes;

@@ -103,6 +103,11 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
         bool waiting = false;       // read, but another copy may still be written in place
         fabric::ReadStatus status = fabric::ReadStatus::ok;
     };
+    // What became of an arrived chunk.
+    struct Stored {
+        bool right = false;  // it has its digest
+        Result<void> done = success();
+    };
     // A peer that failed, and when it may be tried again.
     struct Penance {
         TimePoint until;
@@ -136,13 +141,15 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     std::uint32_t new_op();
     void read_page(HolderIndex index);
     void read_chunk(const Action& action);
+    void submit_reads();
     void page_arrived(const Op& op);
     void op_completed(std::uint32_t index);
     // Whether a read, a cancelled one too, may still write to the chunk's place.
     bool written_in_place(std::uint32_t chunk) const;
     void chunk_arrived(std::uint32_t index);
     void verify(std::uint32_t index);
-    void on_verdict(std::uint32_t index, bool right, Result<void> stored);
+    Stored store_if_right(std::uint32_t chunk, std::span<const std::byte> bytes);
+    void on_verdict(std::uint32_t index, const Stored& stored);
     void release(std::uint32_t index);
     std::span<std::byte> bytes_of(const Op& op) const;
 
@@ -170,7 +177,7 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     std::uint32_t ops_in_flight_ = 0;
     std::uint32_t jobs_in_flight_ = 0;
     std::vector<Action> actions_;
-    std::vector<fabric::Read> reads_;
+    std::vector<std::vector<fabric::Read>> reads_;  // to be submitted, by fabric
 
     registry::Grant grant_;
     bool renewing_ = false;

@@ -53,6 +53,7 @@ HolderIndex PullScheduler::add_holder(const HolderTraits& traits, TimePoint now)
     holder.traits = traits;
     holder.page_interval = options_.page_interval;
     holder.page_due = now;
+    holder.page_first = traits.page_apart ? now + options_.page_interval_other : now;
     holder.tokens_at = now;
     holder.tokens = static_cast<double>(chunk_bytes_);
     holder.words.resize((chunks_.size() + 63) / 64);

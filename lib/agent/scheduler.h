@@ -36,10 +36,10 @@ struct SchedulerOptions {
     Duration stall_min = std::chrono::milliseconds(60);      // without a chunk of a stripe
     Duration stall_first = std::chrono::milliseconds(1000);  // the same before its first chunk
     Duration stall_max = std::chrono::seconds(5);
-    Duration silence_max = std::chrono::milliseconds(250);           // of a stalled parent's page
-    Duration page_interval_waiting = std::chrono::milliseconds(50);  // of a parent that can wait
-    Duration page_interval_parent = std::chrono::milliseconds(4);    // of one that cannot, at most
-    Duration page_interval_other = std::chrono::milliseconds(250);   // of those not needed now
+    Duration silence_max = std::chrono::milliseconds(250);            // of a stalled parent's page
+    Duration page_interval_waiting = std::chrono::milliseconds(250);  // of a parent that can wait
+    Duration page_interval_parent = std::chrono::milliseconds(4);     // of one that cannot, at most
+    Duration page_interval_other = std::chrono::milliseconds(250);    // of those not needed now
 };
 
 struct HolderTraits {
@@ -47,6 +47,7 @@ struct HolderTraits {
     std::uint64_t rate_max = 0;          // bytes/s this reader may take from it; 0: no cap
     std::vector<std::uint64_t> covered;  // bitmap of chunks whose memory is known; empty: all
     bool can_wait = false;               // a chunk may be asked for before it has it
+    bool page_apart = false;             // its page comes over a connection of its own
 };
 
 // What the plan has a holder do for this reader.
@@ -142,6 +143,7 @@ class PullScheduler {
         std::uint32_t corrupt = 0;
         Duration page_interval{};
         TimePoint page_due{};
+        TimePoint page_first{};                 // when it is due though nobody needs it
         std::vector<std::uint64_t> words;       // what it has
         std::vector<std::uint32_t> candidates;  // partial: held and not asked for, lazily pruned
         std::vector<Outstanding> outstanding;
@@ -163,6 +165,7 @@ class PullScheduler {
     void find_stalls(TimePoint now);
     void stripe_arrived(HolderIndex holder, std::uint32_t chunk, TimePoint now);
     Duration interval_after(const Holder& holder, bool news) const;
+    bool needs_page(const Holder& holder) const;
     void drop_role(HolderIndex holder, TimePoint now);
     std::size_t gated_max() const;
     bool may_wait_more(const Holder& holder, std::uint32_t stripe) const;

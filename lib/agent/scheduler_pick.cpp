@@ -193,6 +193,11 @@ void PullScheduler::pages(TimePoint now, std::vector<Action>& actions) {
             due(holder.page_due);
             continue;
         }
+        // A fleet that starts has better things to do than to connect for what it does not need.
+        if (holder.page_first > now && !needs_page(holder)) {
+            due(holder.page_first);
+            continue;
+        }
         holder.page_pending = true;
         holder.page_asked = now;
         actions.push_back({Action::Kind::read_page, index});

@@ -67,6 +67,12 @@ Duration PullScheduler::interval_after(const Holder& holder, bool news) const {
     return any_stripe_open() ? options_.page_interval_parent : options_.page_interval_other;
 }
 
+// Parents that can wait are read from without it.
+bool PullScheduler::needs_page(const Holder& holder) const {
+    const bool waits = holder.traits.can_wait && !stripes_.empty() && gated_max() > 0;
+    return any_stripe_open() || (holder.role.stripes != 0 && !waits);
+}
+
 // True if holders that are not the parent may be needed.
 bool PullScheduler::any_stripe_open() const {
     return stripes_.empty() ||

@@ -98,7 +98,7 @@ class State {
     Result<Planned<ChannelInfo>> set_channel(const SetChannelRequest& request,
                                              std::uint64_t wall_ms) const;
 
-    Result<void> hold(const PeerRef& peer, const Holding& holding);
+    Result<HoldReply> hold(const PeerRef& peer, const Holding& holding, TimePoint now);
     Result<DropReply> drop(const DropRequest& request);
 
     Result<Grant> open_pull(const PullRequest& request, TimePoint now);

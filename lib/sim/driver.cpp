@@ -28,12 +28,16 @@ void Driver::start() {
         [this] {
             if (answer_ && *answer_) grant_ = std::move(*answer_).value();
         });
-    desk_.ask(rank_,
-              [this](registry::Api& api, const registry::PeerRef& peer) {
-                  static_cast<void>(api.hold(peer, desk_.describe(rank_)));
-              },
-              {});
-    ask_plan();
+    desk_.ask(
+        rank_,
+        [this](registry::Api& api, const registry::PeerRef& peer) {
+            const auto held = api.hold(peer, desk_.describe(rank_));
+            plan_ms_ = held ? held.value().plan_ms : 0;
+        },
+        [this] {
+            const std::chrono::milliseconds wait(plan_ms_);
+            events_.put(events_.now_ns() + Duration(wait).count(), EventKind::ask_plan, rank_);
+        });
 }
 
 void Driver::ask_plan() {

@@ -61,7 +61,8 @@ Result<void> RegistryDesk::publish(Rank source) {
     request.channel = "stable";
     WEIGHTCAST_CHECK(service_->put_manifest(request.manifest, manifest));
     WEIGHTCAST_CHECK(service_->publish(request));
-    return service_->hold(peers_[source], describe(source));
+    WEIGHTCAST_CHECK(service_->hold(peers_[source], describe(source)));
+    return success();
 }
 
 registry::HoldingProgress RegistryDesk::progress(Rank rank) const {

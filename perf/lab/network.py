@@ -295,8 +295,8 @@ class Network:
 
     def command(self, host, command, gated=False):
         """The command that runs `command` in the host, in its own place: same process, no child.
-        If it is gated, it is first all there, and begins with a line on its standard input."""
-        script = f'hostname "$0"; {"read _; " if gated else ""}exec "$@"'
+        If it is gated, a shell is first there, prints a line, and waits for one."""
+        script = f'hostname "$0"; {"echo; read _; " if gated else ""}exec "$@"'
         return ["ip", "netns", "exec", self.namespace(host), "unshare", "-u", "sh", "-c",
                 script, f"h{host}", *map(str, command)]
 

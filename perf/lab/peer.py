@@ -39,14 +39,17 @@ class Job:
 
 class Program:
     """A program in a host. It begins with go(), which ends the wait of a shell, or is a line on the
-    standard input of a program that reads it itself once it is loaded. What it prints goes to
-    `take`, line by line, and to a log, its messages only to the log."""
+    standard input of a program that reads it itself. `loaded` says that it waits for that, having
+    printed a line. What the program prints goes to `take`, line by line, and to a log, its
+    messages only to the log."""
 
     def __init__(self, job, host, command, take=lambda line: None, ended=lambda status: None,
                  reads_go=False):
         self.name = pathlib.Path(str(command[0])).name
         self._log = job.logs / f"h{host}-{self.name}"
         self._take, self._ended = take, ended
+        self.loaded = threading.Event()
+        self._reads_go = reads_go
         with open(f"{self._log}.err", "w", encoding="utf-8") as messages:
             self._process = subprocess.Popen(
                 job.network.command(host, command, not reads_go), stdin=subprocess.PIPE,
@@ -60,8 +63,11 @@ class Program:
     def _collect(self):
         with open(f"{self._log}.out", "w", buffering=1, encoding="utf-8") as log:
             for line in self._process.stdout:
-                self._take(line)
-                log.write(line)
+                of_shell = not self._reads_go and not self.loaded.is_set()
+                self.loaded.set()
+                if not of_shell:
+                    self._take(line)
+                    log.write(line)
         self._ended(self._process.wait())
 
     def kill(self):
@@ -83,7 +89,6 @@ class Receiver:
         self.host = host
         self.begun_at = self.done_at = self.ended_at = None
         self.program = None
-        self.loaded = threading.Event()
 
     def go(self):
         self.begun_at = time.monotonic()
@@ -128,13 +133,17 @@ def server(job, host, command, is_ready=None, reads_go=False):
     return program
 
 
+def wait_until_loaded(receivers, *programs):
+    """`programs` are what they depend on."""
+    wait_until(lambda: all(one.program.loaded.is_set() for one in receivers),
+               [*programs, *(one.program for one in receivers)], "loaded")
+
+
 def receiver(job, host, command, says_done=None, reads_go=False):
-    """A receiver that has all bytes with a line that `says_done` takes, else with its success.
-    One that reads its go prints a line when it is loaded."""
+    """A receiver that has all bytes with a line that `says_done` takes, else with its success."""
     one = Receiver(host)
 
     def take(line):
-        one.loaded.set()
         if says_done and says_done(line):
             one.done()
     one.program = Program(job, host, command, take,
@@ -156,7 +165,9 @@ class Peer:
 
     def receivers(self, job, hosts):
         """Receivers that are there and not begun, in the order in which they will be."""
-        return [self.receiver(job, host) for host in hosts]
+        found = [self.receiver(job, host) for host in hosts]
+        wait_until_loaded(found)
+        return found
 
     def receiver(self, job, host):
         raise NotImplementedError

@@ -13,7 +13,7 @@ import signal
 import subprocess
 
 from network import inside
-from peer import WEIGHTS, Peer, Program, Receiver, receiver, server, wait_until
+from peer import WEIGHTS, Peer, Program, Receiver, receiver, server, wait_until, wait_until_loaded
 from report import python_with
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -159,12 +159,6 @@ class Torrent(Peer):
         server(job, 0, self._command(job, 0, job.source), lambda line: line == "done\n",
                reads_go=True)
 
-    def receivers(self, job, hosts):
-        found = super().receivers(job, hosts)
-        wait_until(lambda: all(one.loaded.is_set() for one in found),
-                   [one.program for one in found], "loaded")
-        return found
-
     def receiver(self, job, host):
         return receiver(job, host, self._command(job, host, job.folder_of(host)),
                         lambda line: line == "done\n", reads_go=True)
@@ -213,7 +207,6 @@ class Mpi(Peer):
             word, number, *more = line.split()
             if word == "loaded":
                 ranks[int(number) - 1].process_id = int(more[0])
-                ranks[int(number) - 1].loaded.set()
             elif word == "done":
                 ranks[int(number) - 1].done()
 
@@ -223,7 +216,7 @@ class Mpi(Peer):
         program = Program(job, 0, self._command(job, hosts), take, ended, reads_go=True)
         for rank in ranks:
             rank.program = program
-        wait_until(lambda: all(rank.loaded.is_set() for rank in ranks), [program], "up")
+        wait_until(lambda: all(rank.process_id for rank in ranks), [program], "up")
         return ranks
 
     def _command(self, job, hosts):
@@ -266,8 +259,7 @@ class Gloo(Peer):
                                                    job.folder_of(host) / WEIGHTS),
                           lambda line: line == "done\n", reads_go=True)
                  for index, host in enumerate(hosts)]
-        wait_until(lambda: all(one.loaded.is_set() for one in found),
-                   [source, *(one.program for one in found)], "loaded")
+        wait_until_loaded(found, source)
         return found
 
 

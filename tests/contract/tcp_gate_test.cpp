@@ -90,7 +90,7 @@ struct Holder {
     }
     // False if the connection is to be closed.
     bool serve() {
-        connection.mark_readable();
+        connection.mark_readable(false);
         if (!connection.receive()) return false;
         connection.look_at_new_gates();
         while (connection.can_send()) {

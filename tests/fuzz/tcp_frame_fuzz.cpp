@@ -84,7 +84,7 @@ void feed_holder(std::span<const std::byte> input, std::size_t piece_bytes) {
     while (alive && !input.empty()) {
         const auto piece = take(input, piece_bytes);
         if (::send(pair.theirs.get(), piece.data(), piece.size(), MSG_NOSIGNAL) < 0) break;
-        holder.mark_readable();
+        holder.mark_readable(false);
         holder.mark_writable();
         alive = serve(holder, pair.theirs.get()) && holder.say_waiting();
         WEIGHTCAST_ASSERT(holder.parked() <= ServerConnection::kRequestsMax);

@@ -79,7 +79,18 @@ void Server::gates_opened() {
     // A read-modify-write, so that either it sees a request that was parked before, or the parking
     // thread sees all that was written before this call.
     if (parked_.fetch_add(0) == 0) return;
-    if (!opened_.exchange(true)) notify(wake_);
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) {
+        // Who has it may have looked at the gate already.
+        if (!opened_.exchange(true)) notify(wake_);
+        return;
+    }
+    now_ = system_clock().now();
+    const bool awaited = !waiting_.empty();
+    look_at_gates();
+    serve_round();
+    // The thread waits for longer than it should.
+    if (!turns_.empty() || (!awaited && !waiting_.empty())) notify(wake_);
 }
 
 int Server::timeout_ms(bool throttled) const {
@@ -101,9 +112,14 @@ void Server::run() {
     std::array<::epoll_event, kServerEventsMax> events;
     bool throttled = false;
     while (true) {
-        const int count =
-            ::epoll_wait(epoll_.get(), events.data(), kServerEventsMax, timeout_ms(throttled));
+        int wait_ms = 0;
+        {
+            const std::lock_guard lock(mutex_);
+            wait_ms = timeout_ms(throttled);
+        }
+        const int count = ::epoll_wait(epoll_.get(), events.data(), kServerEventsMax, wait_ms);
         if (stopping_.load()) return;
+        const std::lock_guard lock(mutex_);
         now_ = system_clock().now();
         for (int i = 0; i < count; ++i) {
             on_event(events[static_cast<std::size_t>(i)].data.fd,
@@ -134,7 +150,7 @@ void Server::on_event(int fd, std::uint32_t events) {
         close(fd);
         return;
     }
-    if ((events & EPOLLIN) != 0) connection.mark_readable();
+    if ((events & EPOLLIN) != 0) connection.mark_readable((events & EPOLLRDHUP) != 0);
     if ((events & EPOLLOUT) != 0) connection.mark_writable();
     advance(connection);
 }

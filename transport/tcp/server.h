@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -33,7 +34,8 @@ class Server {
     ~Server();
 
     const SocketAddress& address() const { return listener_.address; }
-    // Bits that requests may wait for were set. Thread-safe.
+    // Bits that requests may wait for were set: answers these, unless the thread is at work.
+    // Thread-safe.
     void gates_opened();
     std::uint64_t bytes_served() const { return bytes_served_.load(std::memory_order_relaxed); }
 
@@ -66,7 +68,9 @@ class Server {
     Listener listener_;
     UniqueFd epoll_;
     UniqueFd wake_;
-    UniqueFd spare_;  // given up to accept and close when descriptors run out
+    std::atomic<bool> stopping_ = false;
+    std::mutex mutex_;  // of all below, but what is atomic
+    UniqueFd spare_;    // given up to accept and close when descriptors run out
     std::unordered_map<int, std::unique_ptr<ServerConnection>> connections_;
     std::deque<int> turns_;
     std::size_t silent_ = 0;                  // connections that have not said hello
@@ -79,7 +83,6 @@ class Server {
     TokenBucket bucket_;
     TimePoint now_;
     std::atomic<std::uint64_t> bytes_served_ = 0;
-    std::atomic<bool> stopping_ = false;
     std::thread thread_;
 };
 

@@ -1,5 +1,7 @@
 #include "transport/tcp/server_connection.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -37,6 +39,10 @@ bool ServerConnection::receive() {
             if (errno != EAGAIN && errno != EWOULDBLOCK) return false;
             readable_ = false;
             return true;
+        }
+        // A short read has emptied the socket, but for the end of the stream.
+        if (!ending_ && static_cast<std::size_t>(got) < input_.size() - input_bytes_) {
+            readable_ = false;
         }
         input_bytes_ += static_cast<std::size_t>(got);
         if (!parse_input()) return false;
@@ -154,6 +160,12 @@ bool ServerConnection::send(std::uint64_t payload_bytes_max, std::uint64_t& payl
         outcome_ = EndStatus::remote_fault;
         sent = send_payload(bytes, payload_sent);
     }
+    if (sent == Sent::some && active_ && answered_bytes_ == requests_.front().request.bytes) {
+        head_first_ = head_last_ = 0;
+        end_request(outcome_);
+        sent = send_memory({}, payload_sent);
+    }
+    if (corked_ && head_first_ == head_last_ && slice_bytes_ == 0) cork(false);
     if (sent == Sent::blocked) writable_ = false;
     if (sent == Sent::failed || sent == Sent::fault) return false;
     return state_ != State::closing || head_first_ < head_last_;
@@ -197,7 +209,9 @@ ServerConnection::Sent ServerConnection::send_memory(std::span<const std::byte> 
     ::msghdr message{};
     message.msg_iov = parts.data();
     message.msg_iovlen = payload.empty() ? 1 : 2;
-    const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    // A frame follows each payload.
+    const int more = payload.empty() ? 0 : MSG_MORE;
+    const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL | more);
     if (sent < 0) {
         if (errno == EAGAIN || errno == EWOULDBLOCK) return Sent::blocked;
         if (errno == EINTR) return Sent::some;
@@ -210,8 +224,10 @@ ServerConnection::Sent ServerConnection::send_memory(std::span<const std::byte> 
 ServerConnection::Sent ServerConnection::send_file(int fd, std::uint64_t offset, std::size_t bytes,
                                                    std::uint64_t& payload_sent) {
     if (head_first_ < head_last_) {
+        // The frames before and after the payload would else be packets of their own.
+        if (!corked_) cork(true);
         const ssize_t sent = ::send(socket_.get(), &head_[head_first_], head_last_ - head_first_,
-                                    MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
+                                    MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0) {
             if (errno == EINTR) return Sent::some;
             return errno == EAGAIN || errno == EWOULDBLOCK ? Sent::blocked : Sent::failed;
@@ -230,6 +246,12 @@ ServerConnection::Sent ServerConnection::send_file(int fd, std::uint64_t offset,
     }
     consume(static_cast<std::size_t>(sent), payload_sent);
     return Sent::some;
+}
+
+void ServerConnection::cork(bool on) {
+    corked_ = on;
+    const int value = on ? 1 : 0;
+    static_cast<void>(::setsockopt(socket_.get(), IPPROTO_TCP, TCP_CORK, &value, sizeof value));
 }
 
 void ServerConnection::consume(std::size_t bytes, std::uint64_t& payload_sent) {

@@ -30,7 +30,10 @@ class ServerConnection {
     bool greeted() const { return state_ != State::greeting; }
 
     // The socket was reported readable, writable. Both are remembered until it would block.
-    void mark_readable() { readable_ = true; }
+    void mark_readable(bool ending) {
+        readable_ = true;
+        ending_ = ending;
+    }
     void mark_writable() { writable_ = true; }
 
     // Takes what the reader has sent, up to the limits; gated requests are parked, whatever their
@@ -48,7 +51,8 @@ class ServerConnection {
     bool say_waiting();
     // True if send() can make progress now.
     bool can_send() const;
-    // Sends once, at most `payload_bytes_max` payload bytes; adds those sent to `payload_sent`.
+    // Sends at most `payload_bytes_max` payload bytes, with the frames around them; adds those sent
+    // to `payload_sent`.
     // False: close the connection. REQUIRES: can_send()
     bool send(std::uint64_t payload_bytes_max, std::uint64_t& payload_sent);
 
@@ -69,6 +73,7 @@ class ServerConnection {
     Sent send_memory(std::span<const std::byte> payload, std::uint64_t& payload_sent);
     Sent send_file(int fd, std::uint64_t offset, std::size_t bytes, std::uint64_t& payload_sent);
     Sent send_payload(std::size_t bytes, std::uint64_t& payload_sent);
+    void cork(bool on);
     // What the socket took, of the head first.
     void consume(std::size_t bytes, std::uint64_t& payload_sent);
 
@@ -78,7 +83,9 @@ class ServerConnection {
     const TimePoint accepted_;
     State state_ = State::greeting;
     bool readable_ = true;
+    bool ending_ = false;  // the peer sends no more
     bool writable_ = true;
+    bool corked_ = false;
 
     std::array<std::byte, 64 * kRequestBytes> input_;
     std::size_t input_bytes_ = 0;

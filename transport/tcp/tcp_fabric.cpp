@@ -74,17 +74,18 @@ Result<std::unique_ptr<fabric::Region>> TcpFabric::register_memory(const fabric:
 
 LinkId TcpFabric::connect(const fabric::PeerAddress& peer) {
     const std::uint32_t id = next_link_++;
-    Link& link = links_[id];
-    link.address = peer.address;
+    links_[id].peer = peer;
+    return LinkId(id);
+}
+
+void TcpFabric::open_connections(std::uint32_t id, Link& link) {
     for (std::uint32_t i = 0; i < options_.connections_per_link; ++i) {
-        auto connection = open_connection(peer, {id, i});
+        auto connection = open_connection(link.peer, {id, i});
         if (!connection) {
-            fail(link, {ReadStatus::unreachable, std::move(connection).error().message});
-            break;
+            return fail(link, {ReadStatus::unreachable, std::move(connection).error().message});
         }
         link.connections.push_back(std::move(connection).value());
     }
-    return LinkId(id);
 }
 
 Result<std::unique_ptr<ReaderConnection>> TcpFabric::open_connection(
@@ -139,6 +140,11 @@ void TcpFabric::start_read(const Read& read, TimePoint now) {
     WEIGHTCAST_ASSERT(read.local_offset <= local.size() &&
                       read.bytes <= local.size() - read.local_offset);
     const auto found = links_.find(read.link.value);
+    // Many a holder that a reader knows of is never read from.
+    const bool unopened = found != links_.end() && found->second.connections.empty();
+    if (unopened && found->second.failure.text.empty()) {
+        open_connections(read.link.value, found->second);
+    }
     if (found == links_.end() || found->second.connections.empty()) {
         done_.push({read.tag, found == links_.end() ? ReadStatus::unreachable
                                                     : found->second.failure.status});
@@ -227,7 +233,7 @@ void TcpFabric::update_watch(ReaderConnection& connection, ConnectionName name) 
 void TcpFabric::fail(Link& link, Failure failure) {
     for (const auto& connection : link.connections) connection->fail_all(failure.status, done_);
     link.connections.clear();
-    failure.text = fmt::format("{}: {}", link.address, failure.text);
+    failure.text = fmt::format("{}: {}", link.peer.address, failure.text);
     link.failure = std::move(failure);
 }
 

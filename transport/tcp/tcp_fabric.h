@@ -41,8 +41,9 @@ class TcpFabric final : public fabric::Fabric {
 
   private:
     struct Link {
-        std::string address;
-        std::vector<std::unique_ptr<ReaderConnection>> connections;  // none once failed
+        fabric::PeerAddress peer;
+        // None before the first read, nor once failed.
+        std::vector<std::unique_ptr<ReaderConnection>> connections;
         Failure failure;
     };
     // Names a connection in the epoll set and in lists.
@@ -53,6 +54,7 @@ class TcpFabric final : public fabric::Fabric {
 
     TcpFabric(const fabric::FabricOptions& options, UniqueFd epoll, UniqueFd signal);
 
+    void open_connections(std::uint32_t id, Link& link);
     Result<std::unique_ptr<ReaderConnection>> open_connection(const fabric::PeerAddress& peer,
                                                               ConnectionName name);
     void start_read(const fabric::Read& read, TimePoint now);

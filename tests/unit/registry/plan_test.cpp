@@ -30,7 +30,7 @@ class Fleet {
         const auto planned = state.publish(sample_publish(source, 1, "one"), 5);
         REQUIRE_OK(planned);
         for (const Change& change : planned.value().changes) state.apply(change);
-        REQUIRE_OK(state.hold(source, sample_holding(1, true)));
+        REQUIRE_OK(state.hold(source, sample_holding(1, true), now));
     }
 
     PeerRef join(const std::string& name, const std::string& rack) {
@@ -47,7 +47,7 @@ class Fleet {
         const auto grant = state.open_pull(sample_pull(reader.peer, "@1"), now);
         REQUIRE_OK(grant);
         reader.pull = grant.value().pull;
-        REQUIRE_OK(state.hold(reader.peer, sample_holding(1, false)));
+        REQUIRE_OK(state.hold(reader.peer, sample_holding(1, false), now));
         return reader;
     }
 
@@ -263,7 +263,7 @@ TEST_CASE("plan: the ranks of a host share the import of a version") {
         host_of[peer.id] = host;
         const auto grant = fleet.state.open_pull(sample_pull(peer, "@1"), fleet.now);
         REQUIRE_OK(grant);
-        REQUIRE_OK(fleet.state.hold(peer, sample_holding(1, false)));
+        REQUIRE_OK(fleet.state.hold(peer, sample_holding(1, false), fleet.now));
         readers.push_back({peer, grant.value().pull});
     }
     for (const Reader& reader : readers) fleet.renew(reader);
@@ -396,7 +396,7 @@ TEST_CASE("plan: who is done is a source for those that come later") {
     Fleet fleet;
     const auto readers = fleet.start(1);
     Holding done = sample_holding(1, true);
-    REQUIRE_OK(fleet.state.hold(readers[0].peer, done));
+    REQUIRE_OK(fleet.state.hold(readers[0].peer, done, fleet.now));
     const Reader late = fleet.open("late");
     fleet.renew(late);
     fleet.now += milliseconds(100);
@@ -417,7 +417,7 @@ TEST_CASE("plan: sources with a cap far below the others' are not planned for") 
         const auto lease = fleet.state.register_peer(info, fleet.now);
         REQUIRE_OK(lease);
         peers.push_back(lease.value().peer);
-        REQUIRE_OK(fleet.state.hold(peers.back(), sample_holding(1, true)));
+        REQUIRE_OK(fleet.state.hold(peers.back(), sample_holding(1, true), fleet.now));
     }
     const auto readers = fleet.start(1);
     for (const auto& [stripe, parent] : parents(fleet.renew(readers[0]))) {

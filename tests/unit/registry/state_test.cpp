@@ -124,10 +124,10 @@ TEST_CASE("publish moves a channel forwards only, setting it moves it anywhere")
 TEST_CASE("who may hold no more cannot move a channel to a version that nobody would have") {
     World world;
     const PeerRef peer = world.join("a");
-    const auto publish = [&](std::uint64_t version) -> Result<void> {
+    const auto publish = [&](std::uint64_t version) -> Result<HoldReply> {
         WEIGHTCAST_CHECK(
             world.publish(sample_publish(peer, version, std::to_string(version), "stable")));
-        return world.state.hold(peer, sample_holding(version, true));
+        return world.state.hold(peer, sample_holding(version, true), world.now);
     };
     std::uint64_t version = 1;
     while (publish(version)) ++version;
@@ -175,7 +175,7 @@ TEST_CASE("hints: own host first, then the least read, never the reader, one tha
     World world;
     const PeerRef source = world.join("source", "host-s");
     REQUIRE_OK(world.publish(sample_publish(source, 1, "one")));
-    REQUIRE_OK(world.state.hold(source, sample_holding(1, true)));
+    REQUIRE_OK(world.state.hold(source, sample_holding(1, true), world.now));
     for (int i = 0; i < 8; ++i) {
         world.join_holder("relay" + std::to_string(i), false, "host-" + std::to_string(i));
     }
@@ -267,7 +267,7 @@ TEST_CASE("corrupt holder: gone at once for its accuser, for all after a second 
     CHECK(names(world.state.open_pull(sample_pull(third), world.now).value()) ==
           std::vector<std::string>{"source"});
     // Holding the same version again does not clear it.
-    REQUIRE_OK(world.state.hold(bad, sample_holding(1, true)));
+    REQUIRE_OK(world.state.hold(bad, sample_holding(1, true), world.now));
     CHECK(names(world.state.open_pull(sample_pull(third), world.now).value()).size() == 1);
     CHECK(world.state.counts().quarantines == 1);
     CHECK_FALSE(world.state.list_models()[0].versions[0].quarantined);

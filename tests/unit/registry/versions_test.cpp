@@ -24,9 +24,9 @@ TEST_CASE("old versions that nobody has and no channel names are retired, a few 
         return changes.size();
     };
     for (std::uint64_t number = 1; number <= 20; ++number) REQUIRE_OK(publish(number));
-    REQUIRE_OK(world.state.hold(source, sample_holding(2, true)));
+    REQUIRE_OK(world.state.hold(source, sample_holding(2, true), world.now));
     const PeerRef liar = world.join("liar", "host-l");
-    REQUIRE_OK(world.state.hold(liar, sample_holding(5, true)));
+    REQUIRE_OK(world.state.hold(liar, sample_holding(5, true), world.now));
     REQUIRE_OK(world.report({source, liar.id, "m", 5, ReportKind::corrupt, ""}));
     REQUIRE_OK(world.set_channel({"m", "stable", 3, {}, "", ""}));
     REQUIRE_OK(world.set_channel({"m", "canary", 3, {}, "", "", Canary{4, 10, {}}}));
@@ -113,7 +113,7 @@ TEST_CASE("a large manifest is handed on: few ask its source, the others those w
     const auto hold = [&](const PeerRef& peer, bool complete) {
         Holding holding = sample_holding(1, complete);
         holding.keys["tcp"].manifest = {std::byte{3}};
-        REQUIRE_OK(world.state.hold(peer, holding));
+        REQUIRE_OK(world.state.hold(peer, holding, world.now));
     };
     hold(source, true);
     struct Reader {

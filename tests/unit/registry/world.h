@@ -44,14 +44,14 @@ class World {
     PeerRef join_holder(const std::string& name, bool complete = true,
                         const std::string& host = "host-a") {
         const PeerRef peer = join(name, host);
-        REQUIRE_OK(state.hold(peer, sample_holding(1, complete)));
+        REQUIRE_OK(state.hold(peer, sample_holding(1, complete), now));
         return peer;
     }
     // The publisher of m@1, which holds it.
     PeerRef join_publisher() {
         const PeerRef source = join("source", "host-s");
         REQUIRE_OK(publish(sample_publish(source, 1, "one")));
-        REQUIRE_OK(state.hold(source, sample_holding(1, true)));
+        REQUIRE_OK(state.hold(source, sample_holding(1, true), now));
         return source;
     }
     void pass(milliseconds time) {
