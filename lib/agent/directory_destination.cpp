@@ -153,10 +153,13 @@ Result<bool> DirectoryDestination::adopt_existing() {
     }
     const std::uint32_t chunk_count = manifest_->layout.chunk_count();
     existing_right_.assign(chunk_count, 0);
-    parallel_for(chunk_count, [&](std::size_t i) {
-        const auto chunk = static_cast<std::uint32_t>(i);
-        const UniqueFd& fd = existing_[manifest_->layout.chunk_range(chunk).artifact];
-        existing_right_[i] = fd && right(fd.get(), chunk) ? 1 : 0;
+    std::vector<std::uint32_t> there;
+    for (std::uint32_t chunk = 0; chunk < chunk_count; ++chunk) {
+        if (existing_[manifest_->layout.chunk_range(chunk).artifact]) there.push_back(chunk);
+    }
+    parallel_for(there.size(), [&](std::size_t i) {
+        const UniqueFd& fd = existing_[manifest_->layout.chunk_range(there[i]).artifact];
+        existing_right_[there[i]] = right(fd.get(), there[i]) ? 1 : 0;
     });
     for (std::uint32_t chunk = 0; chunk < chunk_count; ++chunk) {
         const model::ArtifactRange range = manifest_->layout.chunk_range(chunk);
@@ -280,19 +283,28 @@ bool DirectoryDestination::right(int fd, std::uint32_t chunk) const {
 // Counts what the journal claims, and takes over what is right in the directory's own files.
 Result<void> DirectoryDestination::recover_chunks() {
     const std::vector<std::byte> journal = bitmap_;  // store() changes the other
-    std::vector<char> good(options_.wanted.size());
+    const auto claimed = [&](std::uint32_t chunk) {
+        return (std::to_integer<unsigned>(journal[chunk / 8]) >> (chunk % 8) & 1) != 0;
+    };
+    const auto exists = [&](std::uint32_t chunk) {
+        return !existing_right_.empty() && existing_right_[chunk] != 0;
+    };
+    std::vector<std::uint32_t> chunks;  // that may be there
+    for (const std::uint32_t chunk : options_.wanted) {
+        const bool shared = shared_[manifest_->layout.chunk_range(chunk).artifact] != 0;
+        if (shared || claimed(chunk) || exists(chunk)) chunks.push_back(chunk);
+    }
+    std::vector<char> good(chunks.size());
     WEIGHTCAST_CHECK(parallel_try(good.size(), [&](std::size_t i) -> Result<void> {
-        const std::uint32_t chunk = options_.wanted[i];
+        const std::uint32_t chunk = chunks[i];
         const model::ArtifactRange range = manifest_->layout.chunk_range(chunk);
         if (shared_[range.artifact] != 0) {
             good[i] = 1;
             return success();
         }
-        const bool claimed =
-            (std::to_integer<unsigned>(journal[chunk / 8]) >> (chunk % 8) & 1) != 0;
-        if (claimed && right(files_[range.artifact].get(), chunk)) {
+        if (claimed(chunk) && right(files_[range.artifact].get(), chunk)) {
             good[i] = 1;
-        } else if (!existing_right_.empty() && existing_right_[chunk] != 0) {
+        } else if (exists(chunk)) {
             std::vector<std::byte> bytes(range.bytes);
             const std::string& name = manifest_->artifacts[range.artifact].path;
             WEIGHTCAST_CHECK(
@@ -303,7 +315,7 @@ Result<void> DirectoryDestination::recover_chunks() {
         return success();
     }));
     for (std::size_t i = 0; i < good.size(); ++i) {
-        if (good[i] != 0) present_.push_back(options_.wanted[i]);
+        if (good[i] != 0) present_.push_back(chunks[i]);
     }
     existing_.clear();
     return success();

@@ -249,7 +249,7 @@ Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
     {
         const std::lock_guard lock(mutex_);
         std::erase_if(sessions_, [](const auto& weak) { return weak.expired(); });
-        if (cancels_ != resolved.cancels) {
+        if (cancels_ != resolved.cancels || options.stop.stop_requested()) {
             return Error{Code::cancelled, 0, "the pull was cancelled"};
         }
         sessions_.push_back(session);

@@ -11,6 +11,8 @@
 namespace weightcast::agent {
 namespace {
 
+constexpr auto kLinkCheckInterval = std::chrono::milliseconds(10);
+
 // Extents that are sorted, disjoint, inside the version, and of regions that all have keys.
 bool sound(const registry::Holding& holding, const registry::FabricKeys& keys,
            const model::Layout& layout) {
@@ -192,7 +194,9 @@ void PullSession::lose_holder(HolderIndex index, const std::string& why) {
 }
 
 // A link may fail while nothing is read over it, and would be found out by the next read only.
-void PullSession::lose_failed_links() {
+void PullSession::lose_failed_links(TimePoint now) {
+    if (now < next_link_check_) return;
+    next_link_check_ = now + kLinkCheckInterval;
     for (HolderIndex index = 0; index < holders_.size(); ++index) {
         const Holder& holder = holders_[index];
         if (!holder.connected) continue;

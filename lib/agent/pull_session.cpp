@@ -106,7 +106,7 @@ TimePoint PullSession::deadline() const {
 
 void PullSession::step(TimePoint now) {
     if (!failed_) {
-        if (!scheduler_.finished()) lose_failed_links();
+        if (!scheduler_.finished()) lose_failed_links(now);
         if (now >= next_renew_) renew(now);
         check_starving(now);
         actions_.clear();

@@ -127,7 +127,7 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     std::int64_t choose_fabric(const registry::HolderHint& hint) const;
     HolderTraits traits_of(const registry::HolderHint& hint, std::size_t fabric) const;
     void lose_holder(HolderIndex index, const std::string& why);
-    void lose_failed_links();
+    void lose_failed_links(TimePoint now);
     void quarantine(HolderIndex index);
     void disconnect(Holder& holder);
     bool is_linked(std::uint64_t peer) const;
@@ -184,6 +184,7 @@ class PullSession final : public IoSession, public std::enable_shared_from_this<
     TimePoint next_renew_{};
     Duration renew_interval_{};
     RateMeter rate_;
+    TimePoint next_link_check_{};
     TimePoint last_progress_{};
     std::string last_trouble_;
     Random random_;

@@ -8,11 +8,6 @@
 
 namespace weightcast {
 
-WorkerPool::WorkerPool(unsigned threads) {
-    threads_.reserve(threads);
-    for (unsigned i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
-}
-
 WorkerPool::~WorkerPool() {
     {
         const std::lock_guard lock(mutex_);
@@ -26,6 +21,9 @@ void WorkerPool::post(std::function<void()> job) {
     {
         const std::lock_guard lock(mutex_);
         jobs_.push_back(std::move(job));
+        if (jobs_.size() > waiting_ && threads_.size() < threads_max_) {
+            threads_.emplace_back([this] { run(); });
+        }
     }
     wake_.notify_one();
 }
@@ -33,7 +31,9 @@ void WorkerPool::post(std::function<void()> job) {
 void WorkerPool::run() {
     std::unique_lock lock(mutex_);
     for (;;) {
+        ++waiting_;
         wake_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
+        --waiting_;
         if (jobs_.empty()) return;
         const std::function<void()> job = std::move(jobs_.front());
         jobs_.pop_front();

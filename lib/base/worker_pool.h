@@ -13,10 +13,11 @@
 
 namespace weightcast {
 
-// Thread-safe. The destructor runs what is queued and joins.
+// Thread-safe. A thread starts when a job finds none that waits. The destructor runs what is queued
+// and joins.
 class WorkerPool {
   public:
-    explicit WorkerPool(unsigned threads);
+    explicit WorkerPool(unsigned threads_max) : threads_max_(threads_max) {}
     ~WorkerPool();
     WorkerPool(const WorkerPool&) = delete;
     WorkerPool& operator=(const WorkerPool&) = delete;
@@ -30,6 +31,8 @@ class WorkerPool {
     std::condition_variable wake_;
     std::deque<std::function<void()>> jobs_;
     bool stopping_ = false;
+    std::size_t waiting_ = 0;  // threads
+    const unsigned threads_max_;
     std::vector<std::thread> threads_;
 };
 

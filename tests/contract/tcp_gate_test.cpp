@@ -353,4 +353,38 @@ TEST_CASE("no bit that is set goes unseen by a tcp holder") {
     REQUIRE(holder.value()->bytes_served() == data.size());
 }
 
+TEST_CASE("a tcp holder with a rate cap goes on with what a gate has opened") {
+    constexpr std::uint64_t kBytes = 64U << 10U;
+    constexpr std::uint64_t kCount = 6;
+    fabric::FabricOptions capped = contract::fresh_options();
+    capped.serve_rate_max = 2U << 20U;
+    const auto holder = open_tcp(capped);
+    const auto reader = open_tcp(contract::fresh_options());
+    REQUIRE_OK(holder);
+    REQUIRE_OK(reader);
+    std::vector<std::byte> data(kCount * kBytes);
+    alignas(8) std::array<std::byte, 8> bits{};
+    const auto data_region = holder.value()->register_memory({data}, fabric::Access::remote_read);
+    const auto gates = holder.value()->register_memory({bits}, fabric::Access::remote_read);
+    REQUIRE_OK(data_region);
+    REQUIRE_OK(gates);
+    contract::Session session(*reader.value(), data.size());
+    const fabric::LinkId link =
+        reader.value()->connect({holder.value()->address(), capped.incarnation});
+    for (std::uint64_t i = 0; i < kCount; ++i) {
+        session.read(link, data_region.value()->key(), {i * kBytes, i * kBytes, kBytes},
+                     {gates.value()->key(), 0});
+    }
+    session.poll_once();
+    kit::fill_pattern(data, 1);
+    auto& word = reinterpret_cast<std::uint64_t*>(bits.data())[0];
+    std::atomic_ref(word).store(1, std::memory_order_release);
+    holder.value()->gates_opened();
+    session.finish();
+    for (std::uint64_t i = 0; i < kCount; ++i) {
+        REQUIRE(session.status(fabric::ReadTag(i + 1)) == ReadStatus::ok);
+    }
+    REQUIRE(kit::has_pattern(session.local({0, 0, data.size()}), 1, 0));
+}
+
 }  // namespace weightcast::transport::tcp

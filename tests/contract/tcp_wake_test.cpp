@@ -36,6 +36,10 @@ class PacedHolder {
         listener_ = std::move(listener).value();
     }
     std::string address() const { return "tcp://" + format_address(listener_.address); }
+    bool has_visitor() const {
+        ::pollfd readable{listener_.socket.get(), POLLIN, 0};
+        return ::poll(&readable, 1, 0) == 1;
+    }
     // Answers the greeting, and takes the request.
     void accept() {
         wait_for(listener_.socket.get());
@@ -203,6 +207,20 @@ TEST_CASE("a tcp reader is woken by an end that comes before all bytes") {
     holder.send(kBytes / 2);
     holder.end(EndStatus::remote_fault);
     REQUIRE(reader.result() == ReadStatus::remote_fault);
+}
+
+TEST_CASE("a tcp link connects when it is first read over") {
+    PacedHolder holder;
+    const auto fabric = open_tcp({});
+    REQUIRE_OK(fabric);
+    contract::Session session(*fabric.value(), kBytes);
+    const auto link = fabric.value()->connect({holder.address(), {}});
+    REQUIRE(!holder.has_visitor());
+    REQUIRE(fabric.value()->link_error(link).empty());
+    session.read(link, encode_key(RegionId{std::byte{1}}), {0, 0, kBytes});
+    REQUIRE(holder.has_visitor());
+    fabric.value()->disconnect(link);
+    session.finish();
 }
 
 }  // namespace weightcast::transport::tcp

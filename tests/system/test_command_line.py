@@ -27,6 +27,16 @@ class Usage(SystemTest):
                 self.assert_fails(program, named, status=2)
                 self.assertEqual(program.lines, [])
 
+    def test_the_programs_need_no_library_that_a_bare_host_lacks(self):
+        programs = [path for path in programs_folder().glob("p2p-*") if path.is_file()]
+        self.assertGreater(len(programs), 5)
+        for program in programs:
+            told = subprocess.run(["objdump", "-p", program], capture_output=True, text=True,
+                                  check=True).stdout
+            needed = {line.split()[1].split(".so")[0] for line in told.splitlines()
+                      if line.strip().startswith("NEEDED")}
+            self.assertLessEqual(needed, {"libc", "libm", "libxxhash", "ld-linux-x86-64"}, program)
+
     def test_who_wants_no_more_lines_is_not_complained_to(self):
         command = [programs_folder() / "p2p-plan", "show", "--receivers", "4000", "--bytes", "1G"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:

@@ -211,6 +211,34 @@ TEST_CASE("plan: chunks are asked for before a relay has them, where its transpo
     CHECK(world.now - TimePoint{} < milliseconds(2 * kChunks + 20));
 }
 
+TEST_CASE("plan: a page that costs a connection is read when it is needed, or after a while") {
+    const SchedulerOptions options;
+    PullScheduler scheduler(kChunks, kChunkBytes, all_chunks(), 1, options);
+    const TimePoint start{};
+    HolderTraits traits;
+    traits.can_wait = traits.page_apart = true;
+    const HolderIndex parent = scheduler.add_holder(traits, start);
+    const HolderIndex spare = scheduler.add_holder(traits, start);
+    scheduler.set_plan(1, start);
+    scheduler.set_role(parent, {1, false}, start);
+    const auto pages = [&](TimePoint now) {
+        std::vector<Action> actions;
+        scheduler.next_actions(now, actions);
+        std::erase_if(actions, [](const Action& a) { return a.kind != Action::Kind::read_page; });
+        return actions;
+    };
+    CHECK(pages(start).empty());
+    CHECK(scheduler.in_flight() > 0);
+    CHECK(pages(start + options.page_interval_other - milliseconds(1)).empty());
+    SECTION("when it is needed") {
+        scheduler.remove_holder(parent);
+        const auto wanted = pages(start + milliseconds(1));
+        REQUIRE(wanted.size() == 1);
+        CHECK(wanted[0].holder == spare);
+    }
+    SECTION("after a while") { CHECK(pages(start + options.page_interval_other).size() == 2); }
+}
+
 TEST_CASE("plan: where the transport cannot wait, the relay's page tells") {
     World world({relay(milliseconds(2)), Holder{}}, false);
     world.plan({0}, {1});
