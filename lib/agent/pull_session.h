@@ -1,5 +1,5 @@
 // One pull on the I/O thread: carries out what the scheduler decides, over whichever fabrics reach
-// the holders, and hands arrived chunks to the workers for verification.
+// the holders, and has arrived chunks verified, on the spot or by the workers.
 #pragma once
 
 #include <array>

@@ -21,7 +21,7 @@ void WorkerPool::post(std::function<void()> job) {
     {
         const std::lock_guard lock(mutex_);
         jobs_.push_back(std::move(job));
-        if (jobs_.size() > waiting_ && threads_.size() < threads_max_) {
+        if (jobs_.size() > waiting_ && threads_.size() < threads_max_ && !stopping_) {
             threads_.emplace_back([this] { run(); });
         }
     }

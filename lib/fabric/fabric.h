@@ -134,7 +134,8 @@ class Fabric {
     // Whether reads may have a gate. A read that waits for its gate makes no progress, which is no
     // failure as long as its holder says that it is there.
     virtual bool can_wait() const { return false; }
-    // Bits of a region were set that peers' reads may wait for. Cheap, thread-safe.
+    // Bits of a region were set that peers' reads may wait for; may send what they ask for. Never
+    // blocks, thread-safe.
     virtual void gates_opened() {}
     // Makes progress; writes up to completions.size() completions and returns how many. Never
     // blocks.

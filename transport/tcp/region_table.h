@@ -1,6 +1,6 @@
 // The regions that a tcp fabric serves, by their random ids.
 //
-// Thread-safe. One thread at a time, the server's, holds a Serving.
+// Thread-safe. One thread at a time, the one that has the server's lock, holds a Serving.
 #pragma once
 
 #include <atomic>

@@ -23,10 +23,13 @@ constexpr std::size_t kServerEventsMax = 64;
 // A reader that takes nothing for so long is given up.
 constexpr unsigned kUnacknowledgedMsMax = 60'000;
 
-void watch(int epoll, int fd, std::uint32_t events) {
+constexpr std::uint64_t kListener = 0;
+constexpr std::uint64_t kWake = 1;  // above these: connections
+
+void watch(int epoll, int fd, std::uint32_t events, std::uint64_t id) {
     ::epoll_event event{};
     event.events = events;
-    event.data.fd = fd;
+    event.data.u64 = id;
     ::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
 }
 
@@ -107,8 +110,8 @@ int Server::timeout_ms(bool throttled) const {
 }
 
 void Server::run() {
-    watch(epoll_.get(), listener_.socket.get(), EPOLLIN);
-    watch(epoll_.get(), wake_.get(), EPOLLIN);
+    watch(epoll_.get(), listener_.socket.get(), EPOLLIN, kListener);
+    watch(epoll_.get(), wake_.get(), EPOLLIN, kWake);
     std::array<::epoll_event, kServerEventsMax> events;
     bool throttled = false;
     while (true) {
@@ -122,7 +125,7 @@ void Server::run() {
         const std::lock_guard lock(mutex_);
         now_ = system_clock().now();
         for (int i = 0; i < count; ++i) {
-            on_event(events[static_cast<std::size_t>(i)].data.fd,
+            on_event(events[static_cast<std::size_t>(i)].data.u64,
                      events[static_cast<std::size_t>(i)].events);
         }
         if (!waiting_.empty() && now_ >= next_keep_alive_) keep_alive();
@@ -131,23 +134,24 @@ void Server::run() {
     }
 }
 
-void Server::on_event(int fd, std::uint32_t events) {
-    if (fd == wake_.get()) {
+void Server::on_event(std::uint64_t id, std::uint32_t events) {
+    if (id == kWake) {
         std::uint64_t count = 0;
-        [[maybe_unused]] const auto taken = ::read(fd, &count, sizeof count);
+        [[maybe_unused]] const auto taken = ::read(wake_.get(), &count, sizeof count);
         // Before looking: a bit that is set meanwhile wakes again.
         if (opened_.exchange(false)) look_at_gates();
         return;
     }
-    if (fd == listener_.socket.get()) {
+    if (id == kListener) {
         accept_all();
         return;
     }
-    const auto found = connections_.find(fd);
+    // It may have been closed after the event.
+    const auto found = connections_.find(id);
     if (found == connections_.end()) return;
     ServerConnection& connection = *found->second;
     if ((events & (EPOLLERR | EPOLLHUP)) != 0) {
-        close(fd);
+        close(id);
         return;
     }
     if ((events & EPOLLIN) != 0) connection.mark_readable((events & EPOLLRDHUP) != 0);
@@ -162,7 +166,7 @@ void Server::advance(ServerConnection& connection) {
     if (silent && connection.greeted()) --silent_;
     if (connection.parked() > parked) parked_ += connection.parked() - parked;
     if (!alive) {
-        close(connection.fd());
+        close(connection.id);
         return;
     }
     if (connection.parked() > parked) watch_gates(connection);
@@ -172,7 +176,7 @@ void Server::advance(ServerConnection& connection) {
 void Server::queue_turn(ServerConnection& connection) {
     if (!connection.can_send() || connection.queued) return;
     connection.queued = true;
-    turns_.push_back(connection.fd());
+    turns_.push_back(connection.id);
 }
 
 void Server::accept_all() {
@@ -203,13 +207,15 @@ void Server::add_connection(UniqueFd socket) {
                  sizeof kUnacknowledgedMsMax);
     auto connection = std::make_unique<ServerConnection>(std::move(socket), options_.incarnation,
                                                          *regions_, now_);
-    connections_.emplace(fd, std::move(connection));
+    const std::uint64_t id = next_connection_++;
+    connection->id = id;
+    connections_.emplace(id, std::move(connection));
     ++silent_;
-    watch(epoll_.get(), fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+    watch(epoll_.get(), fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, id);
 }
 
-void Server::close(int fd) {
-    const auto found = connections_.find(fd);
+void Server::close(std::uint64_t id) {
+    const auto found = connections_.find(id);
     if (found == connections_.end()) return;
     ServerConnection& connection = *found->second;
     if (!connection.greeted()) --silent_;
@@ -222,10 +228,9 @@ bool Server::serve_round() {
     for (std::size_t turns = turns_.size(); turns > 0; --turns) {
         const std::uint64_t allowed = bucket_.available(kTurnBytes, now_);
         if (allowed == 0) return false;
-        const int fd = turns_.front();
+        const std::uint64_t id = turns_.front();
         turns_.pop_front();
-        // A descriptor may belong to a later connection by now; its turn is then merely early.
-        const auto found = connections_.find(fd);
+        const auto found = connections_.find(id);
         if (found == connections_.end()) continue;
         ServerConnection& connection = *found->second;
         connection.queued = false;
@@ -237,7 +242,7 @@ bool Server::serve_round() {
         if (alive) {
             advance(connection);
         } else {
-            close(fd);
+            close(id);
         }
     }
     return true;
@@ -245,11 +250,11 @@ bool Server::serve_round() {
 
 void Server::close_silent() {
     const auto deadline = std::chrono::milliseconds(options_.progress_ms_max);
-    std::vector<int> late;
-    for (const auto& [fd, connection] : connections_) {
-        if (!connection->greeted() && now_ - connection->accepted() > deadline) late.push_back(fd);
+    std::vector<std::uint64_t> late;
+    for (const auto& [id, connection] : connections_) {
+        if (!connection->greeted() && now_ - connection->accepted() > deadline) late.push_back(id);
     }
-    for (const int fd : late) close(fd);
+    for (const std::uint64_t id : late) close(id);
 }
 
 }  // namespace weightcast::transport::tcp

@@ -48,7 +48,7 @@ class Server {
     int timeout_ms(bool throttled) const;
     void accept_all();
     void add_connection(UniqueFd socket);
-    void on_event(int fd, std::uint32_t events);
+    void on_event(std::uint64_t id, std::uint32_t events);
     // Receives, and queues the connection for its turn or closes it.
     void advance(ServerConnection& connection);
     void queue_turn(ServerConnection& connection);
@@ -57,7 +57,7 @@ class Server {
     void look_at_gates();
     // Looks at all gates, and tells the readers that wait that this server is there.
     void keep_alive();
-    void close(int fd);
+    void close(std::uint64_t id);
     // Gives each queued connection one turn. False if the rate cap stopped it.
     bool serve_round();
     void close_silent();
@@ -71,8 +71,9 @@ class Server {
     std::atomic<bool> stopping_ = false;
     std::mutex mutex_;  // of all below, but what is atomic
     UniqueFd spare_;    // given up to accept and close when descriptors run out
-    std::unordered_map<int, std::unique_ptr<ServerConnection>> connections_;
-    std::deque<int> turns_;
+    std::unordered_map<std::uint64_t, std::unique_ptr<ServerConnection>> connections_;
+    std::uint64_t next_connection_ = 2;  // after the ids of the listener and the wake-up
+    std::deque<std::uint64_t> turns_;
     std::size_t silent_ = 0;                  // connections that have not said hello
     std::vector<ServerConnection*> waiting_;  // with parked requests
     TimePoint next_keep_alive_;               // unless none is waiting

@@ -25,7 +25,6 @@ class ServerConnection {
     ServerConnection(UniqueFd socket, const fabric::Incarnation& own, RegionTable& regions,
                      TimePoint accepted);
 
-    int fd() const { return socket_.get(); }
     TimePoint accepted() const { return accepted_; }
     bool greeted() const { return state_ != State::greeting; }
 
@@ -57,6 +56,7 @@ class ServerConnection {
     bool send(std::uint64_t payload_bytes_max, std::uint64_t& payload_sent);
 
     // For the server:
+    std::uint64_t id = 0;
     bool queued = false;  // waits for its turn
     bool listed = false;  // among those with parked requests
 

@@ -51,7 +51,7 @@ void Server::keep_alive() {
             queue_turn(connection);
             ++i;
         } else {
-            close(connection.fd());  // which takes it out of the list
+            close(connection.id);  // which takes it out of the list
         }
     }
 }
