@@ -46,9 +46,10 @@ class Case:
         self.scenario, self.hosts, self.rate_mbit = scenario, hosts, rate_mbit
         self.racks = racks
         self.victim = hosts // 2  # The one that dies, is cut off, or is slow.
-        # Of weightcast. Small, since the links are slow: 64 KiB take 2.6 ms at 200 Mbit/s. For 64
-        # hosts few processors are slower than the links, and each chunk costs them.
-        self.chunk_bytes = 65536 if hosts < 64 or os.cpu_count() >= CORES_MANY else 262144
+        # Of weightcast. Small, since the links are slow: 64 KiB take 2.6 ms at 200 Mbit/s. Where
+        # many hosts share few processors these are slower, and each chunk costs them.
+        few = os.cpu_count() < CORES_MANY
+        self.chunk_bytes = 65536 << (2 if few and hosts >= 64 else 1 if few and hosts >= 32 else 0)
 
     def network(self):
         return Network(self.hosts + (self.scenario == "joiner"), self.rate_mbit, self.racks)
@@ -294,7 +295,8 @@ def parse():
     add("--bytes", type=int, default=128 * MIB, help="of the file (%(default)s)")
     add("--rounds", type=int, default=3)
     add("--seed", type=int, default=1, help="of the random order in racks")
-    add("--chunk-bytes", type=int, help="of weightcast (65536; 262144 with 64 hosts on few cores)")
+    add("--chunk-bytes", type=int,
+        help="of weightcast (65536; on few cores 131072 with 32 hosts, 262144 with 64)")
     add("--serve-arguments", default="", metavar="ARGUMENTS", help="more for p2p-serve")
     add("--pull-arguments", default="", metavar="ARGUMENTS", help="more for p2p-pull")
     add("--labels", default="--label=rack={rack}", metavar="ARGUMENTS",

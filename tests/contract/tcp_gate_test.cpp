@@ -138,6 +138,26 @@ struct Holder {
     ServerConnection connection;
 };
 
+// Bytes that a fabric offers, with gates.
+struct Offer {
+    Offer(fabric::Fabric& fabric, std::size_t bytes) : data(bytes) {
+        auto of_data = fabric.register_memory({data}, fabric::Access::remote_read);
+        auto of_bits = fabric.register_memory({bits}, fabric::Access::remote_read);
+        REQUIRE_OK(of_data);
+        REQUIRE_OK(of_bits);
+        region = std::move(of_data).value();
+        gates = std::move(of_bits).value();
+    }
+    std::atomic_ref<std::uint64_t> word(std::uint64_t bit) {
+        return std::atomic_ref(reinterpret_cast<std::uint64_t*>(bits.data())[bit / 64]);
+    }
+
+    std::vector<std::byte> data;
+    alignas(8) std::array<std::byte, 512> bits{};
+    std::unique_ptr<fabric::Region> region;
+    std::unique_ptr<fabric::Region> gates;
+};
+
 }  // namespace
 
 TEST_CASE("a tcp reader takes answers to gated reads at any place") {
@@ -314,33 +334,28 @@ TEST_CASE("no bit that is set goes unseen by a tcp holder") {
     const auto reader = open_tcp(patient);
     REQUIRE_OK(holder);
     REQUIRE_OK(reader);
-    std::vector<std::byte> data(kCount * kBytes);
-    alignas(8) std::array<std::byte, kCount / 8> bits{};
-    const auto data_region = holder.value()->register_memory({data}, fabric::Access::remote_read);
-    const auto gates = holder.value()->register_memory({bits}, fabric::Access::remote_read);
-    REQUIRE_OK(data_region);
-    REQUIRE_OK(gates);
-    contract::Session session(*reader.value(), data.size());
+    Offer offer(*holder.value(), kCount * kBytes);
+    contract::Session session(*reader.value(), offer.data.size());
     const fabric::LinkId link =
         reader.value()->connect({holder.value()->address(), patient.incarnation});
     std::atomic<std::uint64_t> submitted = 0;
     std::jthread setter([&](const std::stop_token& stop) {
         for (std::uint64_t i = 0; i < kCount && !stop.stop_requested(); ++i) {
-            const auto piece = std::span(data).subspan(static_cast<std::size_t>(i * kBytes),
-                                                       static_cast<std::size_t>(kBytes));
+            const auto piece = std::span(offer.data)
+                                   .subspan(static_cast<std::size_t>(i * kBytes),
+                                            static_cast<std::size_t>(kBytes));
             kit::fill_pattern(piece, i);
             // Some before their read is sent, some at about the time when it arrives.
             while (i % 8 != 0 && submitted.load() < i && !stop.stop_requested()) {
                 std::this_thread::yield();
             }
-            auto& word = reinterpret_cast<std::uint64_t*>(bits.data())[i / 64];
-            std::atomic_ref(word).fetch_or(std::uint64_t{1} << (i % 64), std::memory_order_release);
+            offer.word(i).fetch_or(std::uint64_t{1} << (i % 64), std::memory_order_release);
             holder.value()->gates_opened();
         }
     });
     for (std::uint64_t i = 0; i < kCount; ++i) {
-        session.read(link, data_region.value()->key(), {i * kBytes, i * kBytes, kBytes},
-                     {gates.value()->key(), i});
+        session.read(link, offer.region->key(), {i * kBytes, i * kBytes, kBytes},
+                     {offer.gates->key(), i});
         submitted.store(i + 1);
         if (session.outstanding() >= 32) session.finish_some(session.completed() + 1);
     }
@@ -350,7 +365,7 @@ TEST_CASE("no bit that is set goes unseen by a tcp holder") {
         REQUIRE(session.status(fabric::ReadTag(i + 1)) == ReadStatus::ok);
         REQUIRE(kit::has_pattern(session.local({0, i * kBytes, kBytes}), i, 0));
     }
-    REQUIRE(holder.value()->bytes_served() == data.size());
+    REQUIRE(holder.value()->bytes_served() == offer.data.size());
 }
 
 TEST_CASE("a tcp holder with a rate cap goes on with what a gate has opened") {
@@ -362,29 +377,23 @@ TEST_CASE("a tcp holder with a rate cap goes on with what a gate has opened") {
     const auto reader = open_tcp(contract::fresh_options());
     REQUIRE_OK(holder);
     REQUIRE_OK(reader);
-    std::vector<std::byte> data(kCount * kBytes);
-    alignas(8) std::array<std::byte, 8> bits{};
-    const auto data_region = holder.value()->register_memory({data}, fabric::Access::remote_read);
-    const auto gates = holder.value()->register_memory({bits}, fabric::Access::remote_read);
-    REQUIRE_OK(data_region);
-    REQUIRE_OK(gates);
-    contract::Session session(*reader.value(), data.size());
+    Offer offer(*holder.value(), kCount * kBytes);
+    contract::Session session(*reader.value(), offer.data.size());
     const fabric::LinkId link =
         reader.value()->connect({holder.value()->address(), capped.incarnation});
     for (std::uint64_t i = 0; i < kCount; ++i) {
-        session.read(link, data_region.value()->key(), {i * kBytes, i * kBytes, kBytes},
-                     {gates.value()->key(), 0});
+        session.read(link, offer.region->key(), {i * kBytes, i * kBytes, kBytes},
+                     {offer.gates->key(), 0});
     }
     session.poll_once();
-    kit::fill_pattern(data, 1);
-    auto& word = reinterpret_cast<std::uint64_t*>(bits.data())[0];
-    std::atomic_ref(word).store(1, std::memory_order_release);
+    kit::fill_pattern(offer.data, 1);
+    offer.word(0).store(1, std::memory_order_release);
     holder.value()->gates_opened();
     session.finish();
     for (std::uint64_t i = 0; i < kCount; ++i) {
         REQUIRE(session.status(fabric::ReadTag(i + 1)) == ReadStatus::ok);
     }
-    REQUIRE(kit::has_pattern(session.local({0, 0, data.size()}), 1, 0));
+    REQUIRE(kit::has_pattern(session.local({0, 0, offer.data.size()}), 1, 0));
 }
 
 }  // namespace weightcast::transport::tcp
