@@ -34,8 +34,8 @@ class Usage(SystemTest):
             told = subprocess.run(["objdump", "-p", program], capture_output=True, text=True,
                                   check=True).stdout
             needed = {line.split()[1].split(".so")[0] for line in told.splitlines()
-                      if line.strip().startswith("NEEDED")}
-            self.assertLessEqual(needed, {"libc", "libm", "libxxhash", "ld-linux-x86-64"}, program)
+                      if line.strip().startswith("NEEDED") and "ld-linux" not in line}
+            self.assertLessEqual(needed, {"libc", "libm", "libxxhash"}, program)
 
     def test_who_wants_no_more_lines_is_not_complained_to(self):
         command = [programs_folder() / "p2p-plan", "show", "--receivers", "4000", "--bytes", "1G"]
