@@ -166,6 +166,7 @@ class PullScheduler {
     void stripe_arrived(HolderIndex holder, std::uint32_t chunk, TimePoint now);
     Duration interval_after(const Holder& holder, bool news) const;
     bool needs_page(const Holder& holder) const;
+    bool is_waited_for(const Holder& holder) const;
     void drop_role(HolderIndex holder, TimePoint now);
     std::size_t gated_max() const;
     bool may_wait_more(const Holder& holder, std::uint32_t stripe) const;

@@ -189,13 +189,11 @@ void PullScheduler::pages(TimePoint now, std::vector<Action>& actions) {
     for (HolderIndex index = 0; index < holders_.size(); ++index) {
         Holder& holder = holders_[index];
         if (!holder.live || holder.complete || holder.page_pending) continue;
-        if (holder.page_due > now) {
-            due(holder.page_due);
-            continue;
-        }
         // A fleet that starts has better things to do than to connect for what it does not need.
-        if (holder.page_first > now && !needs_page(holder)) {
-            due(holder.page_first);
+        const bool later = holder.page_first > holder.page_due && !needs_page(holder);
+        const TimePoint when = later ? holder.page_first : holder.page_due;
+        if (when > now) {
+            due(when);
             continue;
         }
         holder.page_pending = true;

@@ -61,16 +61,19 @@ Duration PullScheduler::interval_after(const Holder& holder, bool news) const {
         return news ? options_.page_interval : std::min(longer, options_.page_interval_max);
     }
     if (holder.role.stripes != 0) {
-        if (holder.traits.can_wait && gated_max() > 0) return options_.page_interval_waiting;
+        if (is_waited_for(holder)) return options_.page_interval_waiting;
         return news ? options_.page_interval : std::min(longer, options_.page_interval_parent);
     }
     return any_stripe_open() ? options_.page_interval_parent : options_.page_interval_other;
 }
 
-// Parents that can wait are read from without it.
 bool PullScheduler::needs_page(const Holder& holder) const {
-    const bool waits = holder.traits.can_wait && !stripes_.empty() && gated_max() > 0;
-    return any_stripe_open() || (holder.role.stripes != 0 && !waits);
+    return any_stripe_open() || (holder.role.stripes != 0 && !is_waited_for(holder));
+}
+
+// A parent like this is read from without its page. REQUIRES: there is a plan
+bool PullScheduler::is_waited_for(const Holder& holder) const {
+    return holder.traits.can_wait && gated_max() > 0;
 }
 
 // True if holders that are not the parent may be needed.

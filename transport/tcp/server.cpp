@@ -113,13 +113,8 @@ void Server::run() {
     watch(epoll_.get(), listener_.socket.get(), EPOLLIN, kListener);
     watch(epoll_.get(), wake_.get(), EPOLLIN, kWake);
     std::array<::epoll_event, kServerEventsMax> events;
-    bool throttled = false;
+    int wait_ms = -1;
     while (true) {
-        int wait_ms = 0;
-        {
-            const std::lock_guard lock(mutex_);
-            wait_ms = timeout_ms(throttled);
-        }
         const int count = ::epoll_wait(epoll_.get(), events.data(), kServerEventsMax, wait_ms);
         if (stopping_.load()) return;
         const std::lock_guard lock(mutex_);
@@ -129,8 +124,9 @@ void Server::run() {
                      events[static_cast<std::size_t>(i)].events);
         }
         if (!waiting_.empty() && now_ >= next_keep_alive_) keep_alive();
-        throttled = !serve_round();
+        const bool throttled = !serve_round();
         if (silent_ > 0) close_silent();
+        wait_ms = timeout_ms(throttled);
     }
 }
 

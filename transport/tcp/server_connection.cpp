@@ -129,10 +129,6 @@ void ServerConnection::fill_head() {
     if (slice_bytes_ > 0) return;
     if (head_first_ == head_last_) head_first_ = head_last_ = 0;
     while (head_.size() - head_last_ >= 2 * kFrameBytes) {
-        if (active_ &&
-            (answered_bytes_ == requests_.front().request.bytes || outcome_ != EndStatus::ok)) {
-            end_request(outcome_);
-        }
         if (!active_) {
             if (requests_.empty()) return;
             active_ = true;
@@ -160,7 +156,9 @@ bool ServerConnection::send(std::uint64_t payload_bytes_max, std::uint64_t& payl
         outcome_ = EndStatus::remote_fault;
         sent = send_payload(bytes, payload_sent);
     }
-    if (sent == Sent::some && active_ && answered_bytes_ == requests_.front().request.bytes) {
+    const bool sliced = sent == Sent::some && active_ && slice_bytes_ == 0;
+    if (sliced &&
+        (outcome_ != EndStatus::ok || answered_bytes_ == requests_.front().request.bytes)) {
         head_first_ = head_last_ = 0;
         end_request(outcome_);
         sent = send_memory({}, payload_sent);
