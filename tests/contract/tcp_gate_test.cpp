@@ -94,7 +94,7 @@ struct Holder {
         if (!connection.receive()) return false;
         connection.look_at_new_gates();
         while (connection.can_send()) {
-            std::uint64_t sent = 0;
+            std::atomic<std::uint64_t> sent = 0;
             if (!connection.send(kSliceBytesMax, sent) || !connection.receive()) return false;
             connection.look_at_new_gates();
         }

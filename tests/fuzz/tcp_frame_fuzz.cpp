@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -62,7 +63,7 @@ bool serve(ServerConnection& holder, int reader) {
     bool alive = holder.receive();
     holder.look_at_new_gates();
     while (alive && holder.can_send()) {
-        std::uint64_t sent = 0;
+        std::atomic<std::uint64_t> sent = 0;
         alive = holder.send(1024, sent);
         WEIGHTCAST_ASSERT(sent <= 1024);
         drain(reader);

@@ -231,10 +231,9 @@ bool Server::serve_round() {
         ServerConnection& connection = *found->second;
         connection.queued = false;
         if (!connection.can_send()) continue;
-        std::uint64_t sent = 0;
-        const bool alive = connection.send(allowed, sent);
-        bucket_.take(sent);
-        bytes_served_.fetch_add(sent, std::memory_order_relaxed);
+        const std::uint64_t before = bytes_served();
+        const bool alive = connection.send(allowed, bytes_served_);
+        bucket_.take(bytes_served() - before);
         if (alive) {
             advance(connection);
         } else {

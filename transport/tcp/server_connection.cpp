@@ -147,7 +147,8 @@ void ServerConnection::fill_head() {
     }
 }
 
-bool ServerConnection::send(std::uint64_t payload_bytes_max, std::uint64_t& payload_sent) {
+bool ServerConnection::send(std::uint64_t payload_bytes_max,
+                            std::atomic<std::uint64_t>& payload_sent) {
     fill_head();
     const auto bytes =
         static_cast<std::size_t>(std::min<std::uint64_t>(slice_bytes_, payload_bytes_max));
@@ -175,12 +176,12 @@ bool ServerConnection::say_waiting() {
     if (!writable_ || slice_bytes_ > 0 || head_first_ < head_last_) return true;
     head_first_ = head_last_ = 0;
     append_frame(FrameKind::waiting, 0, parked_.oldest_sequence());
-    std::uint64_t none = 0;
+    std::atomic<std::uint64_t> none = 0;
     return send(0, none);
 }
 
 ServerConnection::Sent ServerConnection::send_payload(std::size_t bytes,
-                                                      std::uint64_t& payload_sent) {
+                                                      std::atomic<std::uint64_t>& payload_sent) {
     const Request& request = requests_.front().request;
     if (outcome_ == EndStatus::ok) {
         const RegionTable::Serving region(regions_, request.region);
@@ -200,7 +201,7 @@ ServerConnection::Sent ServerConnection::send_payload(std::size_t bytes,
 }
 
 ServerConnection::Sent ServerConnection::send_memory(std::span<const std::byte> payload,
-                                                     std::uint64_t& payload_sent) {
+                                                     std::atomic<std::uint64_t>& payload_sent) {
     std::array<::iovec, 2> parts{};
     parts[0] = {&head_[head_first_ < head_last_ ? head_first_ : 0], head_last_ - head_first_};
     parts[1] = {const_cast<std::byte*>(payload.data()), payload.size()};
@@ -220,7 +221,7 @@ ServerConnection::Sent ServerConnection::send_memory(std::span<const std::byte> 
 }
 
 ServerConnection::Sent ServerConnection::send_file(int fd, std::uint64_t offset, std::size_t bytes,
-                                                   std::uint64_t& payload_sent) {
+                                                   std::atomic<std::uint64_t>& payload_sent) {
     if (head_first_ < head_last_) {
         // The frames before and after the payload would else be packets of their own.
         if (!corked_) cork(true);
@@ -252,7 +253,7 @@ void ServerConnection::cork(bool on) {
     static_cast<void>(::setsockopt(socket_.get(), IPPROTO_TCP, TCP_CORK, &value, sizeof value));
 }
 
-void ServerConnection::consume(std::size_t bytes, std::uint64_t& payload_sent) {
+void ServerConnection::consume(std::size_t bytes, std::atomic<std::uint64_t>& payload_sent) {
     const std::size_t of_head = std::min(bytes, head_last_ - head_first_);
     sent_ = sent_ || bytes > 0;
     head_first_ += of_head;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -51,9 +52,9 @@ class ServerConnection {
     // True if send() can make progress now.
     bool can_send() const;
     // Sends at most `payload_bytes_max` payload bytes, with the frames around them; adds those sent
-    // to `payload_sent`.
+    // to `payload_sent`, before the reader can know that it has them.
     // False: close the connection. REQUIRES: can_send()
-    bool send(std::uint64_t payload_bytes_max, std::uint64_t& payload_sent);
+    bool send(std::uint64_t payload_bytes_max, std::atomic<std::uint64_t>& payload_sent);
 
     // For the server:
     std::uint64_t id = 0;
@@ -70,12 +71,13 @@ class ServerConnection {
     void fill_head();
     void end_request(EndStatus status);
     EndStatus check(const Answerable& answerable);
-    Sent send_memory(std::span<const std::byte> payload, std::uint64_t& payload_sent);
-    Sent send_file(int fd, std::uint64_t offset, std::size_t bytes, std::uint64_t& payload_sent);
-    Sent send_payload(std::size_t bytes, std::uint64_t& payload_sent);
+    Sent send_memory(std::span<const std::byte> payload, std::atomic<std::uint64_t>& payload_sent);
+    Sent send_file(int fd, std::uint64_t offset, std::size_t bytes,
+                   std::atomic<std::uint64_t>& payload_sent);
+    Sent send_payload(std::size_t bytes, std::atomic<std::uint64_t>& payload_sent);
     void cork(bool on);
     // What the socket took, of the head first.
-    void consume(std::size_t bytes, std::uint64_t& payload_sent);
+    void consume(std::size_t bytes, std::atomic<std::uint64_t>& payload_sent);
 
     UniqueFd socket_;
     const fabric::Incarnation own_;
