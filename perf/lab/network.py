@@ -204,6 +204,10 @@ class Network:
     def address(host):
         return f"{SUBNET}.{host + 1}"
 
+    @staticmethod
+    def hardware(host):
+        return f"02:00:00:00:00:{host + 1:02x}"
+
     def rack(self, host):
         return host // self.per_rack
 
@@ -253,6 +257,9 @@ class Network:
                 set_sysctl(f"net/ipv6/conf/{which}/disable_ipv6", 1)
         set_sysctl("net/ipv4/tcp_congestion_control", self.congestion)
         set_sysctl("net/ipv4/tcp_no_metrics_save", 1)
+        for hook in ("iptables", "arptables"):  # A switch has no firewall.
+            if pathlib.Path("/proc/sys/net/bridge").exists():
+                set_sysctl(f"net/bridge/bridge-nf-call-{hook}", 0)
 
     def _limits(self):
         return f"gso_max_size {self.gso} gso_max_segs {self.gso // SEGMENT_BYTES}"
@@ -270,7 +277,8 @@ class Network:
                     shapes += Shape(self.uplink_mbit, self.gso).create(device)
         for host in range(self.hosts):
             master = f"rack{self.rack(host)}" if self.racks > 1 else "core"
-            links += [f"link add p{host} type veth peer name eth0 netns {self.namespace(host)}",
+            links += [f"link add p{host} type veth peer name eth0 address {self.hardware(host)} "
+                      f"netns {self.namespace(host)}",
                       f"link set p{host} {self._limits()} master {master} up"]
             shapes += Shape(self.rate_mbit, self.gso).create(f"p{host}")
         batch("ip", links)
@@ -278,7 +286,10 @@ class Network:
 
     def _make_host(self, host):
         batch("ip", ["link set lo up", f"link set eth0 {self._limits()}",
-                     f"address add {self.address(host)}/24 brd + dev eth0", "link set eth0 up"])
+                     f"address add {self.address(host)}/24 brd + dev eth0", "link set eth0 up",
+                     # Known, since two cores have a lot to do with each question that is flooded.
+                     *(f"neigh add {self.address(other)} lladdr {self.hardware(other)} dev eth0 "
+                       "nud permanent" for other in range(self.hosts) if other != host)])
         batch("tc", Shape(self.rate_mbit, self.gso, HOST_QUEUE_BYTES).create("eth0"))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as speaker:
             # The switches learn where the host is, so that they do not flood its first packets.
