@@ -92,6 +92,7 @@ class WarmMemory:
         self._memory.madvise(mmap.MADV_NOHUGEPAGE)
         self._memory.madvise(MADV_POPULATE_WRITE)
         self._released = 0
+        self.release(0)
 
     def release(self, got_bytes):
         end = min(len(self._memory), (got_bytes + WARM_AHEAD) // MIB * MIB)
