@@ -64,7 +64,7 @@ Result<registry::PublishReply> Membership::publish(const std::shared_ptr<HeldVer
     return reply;
 }
 
-Result<registry::HoldReply> Membership::hold(const std::shared_ptr<HeldVersion>& held) {
+Result<void> Membership::hold(const std::shared_ptr<HeldVersion>& held) {
     held->announce_in(rejoins_);
     {
         // First, so that registering again in between tells of it too.
@@ -80,7 +80,7 @@ Result<registry::HoldReply> Membership::hold(const std::shared_ptr<HeldVersion>&
 
 // Announces a holding; a registry that does not know the version is told of it first.
 // REQUIRES: api_mutex_ is held
-Result<registry::HoldReply> Membership::tell(const std::shared_ptr<HeldVersion>& held) {
+Result<void> Membership::tell(const std::shared_ptr<HeldVersion>& held) {
     auto told = api_->hold(lease_.peer, held->describe());
     if (told || told.error().code != Code::not_found) return told;
     WEIGHTCAST_CHECK(put_and_publish(*held, held->channel()));

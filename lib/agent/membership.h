@@ -38,7 +38,7 @@ class Membership {
     // registry forgets. Errors: as Api::publish() and Api::hold().
     Result<registry::PublishReply> publish(const std::shared_ptr<HeldVersion>& held);
     // Announces a version that others published.
-    Result<registry::HoldReply> hold(const std::shared_ptr<HeldVersion>& held);
+    Result<void> hold(const std::shared_ptr<HeldVersion>& held);
     // Tells the registry and withdraws: at once, or when nobody reads it any more or the wait is
     // over. True if then nobody was left. With `unless_last`: conflict, and nothing is done, if
     // nobody else has all of it and a channel names it.
@@ -75,7 +75,7 @@ class Membership {
     void heartbeat();
     void check_sources();
     bool rejoin();
-    Result<registry::HoldReply> tell(const std::shared_ptr<HeldVersion>& held);
+    Result<void> tell(const std::shared_ptr<HeldVersion>& held);
     Result<registry::PublishReply> put_and_publish(const HeldVersion& held,
                                                    const std::string& channel);
     std::vector<std::shared_ptr<HeldVersion>> holdings();

@@ -146,11 +146,9 @@ class NodeImpl final : public Node {
                           const std::shared_ptr<HeldVersion>& in_place, const PullOptions& options,
                           Pulled& pulled);
     // Asks who to read from, once this process is known as a holder too.
-    // `plan_ms`: after which the registry says that there is one.
-    void await_plan(Resolved& resolved, std::uint32_t plan_ms);
+    void await_plan(Resolved& resolved);
     // Lets peers read what is there of it already, and tells the registry.
-    Result<registry::HoldReply> offer(const std::shared_ptr<HeldVersion>& held,
-                                      const PullOptions& options);
+    Result<void> offer(const std::shared_ptr<HeldVersion>& held, const PullOptions& options);
     Result<void> run_session(const std::shared_ptr<PullSession>& session, const Resolved& resolved,
                              const PullOptions& options, std::uint64_t bytes_before);
     PullReport make_report(const Resolved& resolved, const PullStatistics& statistics,

@@ -25,14 +25,6 @@ void warn_not_served(const Error& error) {
     log(LogLevel::warning, "not serving what is pulled: {}", error.message);
 }
 
-// `needed`: without the offer there is no pull.
-Result<std::uint32_t> plan_ms_of(const Result<registry::HoldReply>& offered, bool needed) {
-    if (offered) return offered.value().plan_ms;
-    if (needed) return offered.error();
-    warn_not_served(offered.error());
-    return 0;
-}
-
 std::vector<std::uint32_t> without(std::span<const std::uint32_t> chunks,
                                    std::span<const std::uint32_t> less) {
     std::vector<std::uint32_t> left;
@@ -274,8 +266,7 @@ Result<void> NodeImpl::run_session(const std::shared_ptr<PullSession>& session,
     return done.get();
 }
 
-void NodeImpl::await_plan(Resolved& resolved, std::uint32_t plan_ms) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(plan_ms));
+void NodeImpl::await_plan(Resolved& resolved) {
     for (std::uint32_t waits = 0; waits < kPlanWaitsMax; ++waits) {
         auto grant = membership_->call([&](registry::Api& api, const registry::PeerRef& peer) {
             return api.renew_pull({peer, resolved.grant.pull, {}, kHoldersMax});
@@ -291,9 +282,8 @@ void NodeImpl::await_plan(Resolved& resolved, std::uint32_t plan_ms) {
     }
 }
 
-Result<registry::HoldReply> NodeImpl::offer(const std::shared_ptr<HeldVersion>& held,
-                                            const PullOptions& options) {
-    if (!options.serve) return registry::HoldReply{};
+Result<void> NodeImpl::offer(const std::shared_ptr<HeldVersion>& held, const PullOptions& options) {
+    if (!options.serve) return success();
     WEIGHTCAST_CHECK(held->register_all());
     return membership_->hold(held);
 }
@@ -313,12 +303,13 @@ Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destin
     // need not keep the first chunks waiting.
     const bool in_place = !resolved.wanted.empty() && !destination->in_place(0).empty();
     auto offered = std::async(std::launch::async, [&] { return offer(pulled.held, options); });
-    std::uint32_t plan_ms = 0;
     if (in_place) offered.wait();
     if (offered.wait_for(kOfferWait) == std::future_status::ready) {
-        WEIGHTCAST_TRY(plan_ms, plan_ms_of(offered.get(), in_place));
+        const Result<void> done = offered.get();
+        if (!done && in_place) return done;
+        if (!done) warn_not_served(done.error());
     }
-    if (!resolved.wanted.empty()) await_plan(resolved, plan_ms);
+    if (!resolved.wanted.empty()) await_plan(resolved);
     const model::Layout& layout = resolved.named.manifest->layout;
     std::vector<std::uint32_t> missing = without(resolved.wanted, present);
     Result<void> outcome = success();

@@ -37,7 +37,7 @@ class Api {
 
     // Says that the peer holds (part of) a version; replaces what it said of that version before.
     // Errors: not_found (no such version).
-    virtual Result<HoldReply> hold(const PeerRef& peer, const Holding& holding) = 0;
+    virtual Result<void> hold(const PeerRef& peer, const Holding& holding) = 0;
     // Nobody is sent to the peer for it any more. Again and again, it tells how many still read:
     // that becomes 0 as they finish or turn to other holders.
     // Errors: conflict (unless_last).

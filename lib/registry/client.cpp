@@ -83,8 +83,8 @@ class HttpClient final : public Api {
         const auto bytes = std::as_bytes(std::span(body.data(), body.size()));
         return std::vector<std::byte>(bytes.begin(), bytes.end());
     }
-    Result<HoldReply> hold(const PeerRef& peer, const Holding& holding) override {
-        return post<HoldReply>("/v1/holdings", HoldRequest{peer, holding});
+    Result<void> hold(const PeerRef& peer, const Holding& holding) override {
+        return done(post<Nothing>("/v1/holdings", HoldRequest{peer, holding}));
     }
     Result<DropReply> drop(const DropRequest& request) override {
         return post<DropReply>("/v1/holdings/drop", request);

@@ -190,11 +190,6 @@ void visit(V& v, M& m) {
     v.optional("unless_last", m.unless_last);
 }
 
-template <typename V, Is<HoldReply> M>
-void visit(V& v, M& m) {
-    v.optional("plan_ms", m.plan_ms);
-}
-
 template <typename V, Is<DropReply> M>
 void visit(V& v, M& m) {
     v("readers", m.readers);

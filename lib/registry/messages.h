@@ -189,11 +189,6 @@ struct DropRequest {
     bool unless_last = false;  // not if nobody else has all of it, and a channel names it
 };
 
-struct HoldReply {
-    // Not 0: the peer reads the version, too, and is to renew its pull after so long for a plan.
-    std::uint32_t plan_ms = 0;
-};
-
 struct DropReply {
     std::uint32_t readers = 0;  // read leases of the version that still name the peer
 };

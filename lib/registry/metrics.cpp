@@ -61,6 +61,8 @@ std::string Metrics::text(const StateCounts& counts, const StoreStats& store) co
     one(text, "read_leases", "gauge", "Open pulls.", counts.pulls);
     one(text, "models", "gauge", "Models.", counts.models);
     one(text, "versions", "gauge", "Versions of all models.", counts.versions);
+    one(text, "plans_total", "counter", "Plans that were made for readers that came together.",
+        counts.plans);
     one(text, "readers_disconnected_total", "counter",
         "Readers out of the plan since their connection ended.", counts.readers_disconnected);
     one(text, "reports_total", "counter", "Complaints about holders.", counts.reports);

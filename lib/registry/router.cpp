@@ -21,6 +21,7 @@ struct Context {
     std::string_view argument;  // what follows the path of a route that ends with a slash
     std::string_view body;
     std::uint64_t& peer;
+    std::uint32_t& later_ms;
 };
 
 // Requests by which a peer shows that it is there.
@@ -46,6 +47,14 @@ Result<std::string> call(const Context& context) {
     WEIGHTCAST_TRY(const Request request, decode<Request>(context.body));
     note_peer(context, request);
     return text_of((context.service.*kCall)(request));
+}
+
+Result<std::string> renew(const Context& context) {
+    WEIGHTCAST_TRY(const auto request, decode<RenewRequest>(context.body));
+    note_peer(context, request);
+    const auto grant = context.service.renew_pull(request);
+    if (grant && grant.value().holders.empty()) context.later_ms = grant.value().plan_ms;
+    return text_of(grant);
 }
 
 Result<std::string> leave(const Context& context) {
@@ -141,7 +150,7 @@ constexpr std::array kRoutes{
     Route{"POST", "/v1/holdings/drop", drop},
     Route{"POST", "/v1/holdings/find", find_holders},
     Route{"POST", "/v1/pulls", call<PullRequest, &Service::open_pull>},
-    Route{"POST", "/v1/pulls/renew", call<RenewRequest, &Service::renew_pull>},
+    Route{"POST", "/v1/pulls/renew", renew},
     Route{"POST", "/v1/pulls/close", call<CloseRequest, &Service::close_pull>},
     Route{"POST", "/v1/reports", call<HolderReport, &Service::report>},
     Route{"POST", "/v1/channels", call<SetChannelRequest, &Service::set_channel>},
@@ -206,7 +215,7 @@ Code code_of_status(int status) noexcept {
 }
 
 Reply error_reply(const Error& error, std::string_view route) {
-    return {http_status(error.code), route, kJsonType, encode_error(error), 0};
+    return {http_status(error.code), route, kJsonType, encode_error(error)};
 }
 
 Reply Router::handle(std::string_view method, std::string_view target, std::string_view body) {
@@ -216,12 +225,14 @@ Reply Router::handle(std::string_view method, std::string_view target, std::stri
         if (!matches(route, path)) continue;
         known_path = true;
         if (route.method != method) continue;
-        std::uint64_t peer = 0;
-        const Context context{service_, metrics_, path.substr(route.path.size()), body, peer};
+        Reply reply{200, route.path, route.content_type, {}};
+        const Context context{service_, metrics_,   path.substr(route.path.size()),
+                              body,     reply.peer, reply.later_ms};
         try {
             auto text = route.handle(context);
             if (!text) return error_reply(text.error(), route.path);
-            return {200, route.path, route.content_type, std::move(text).value(), peer};
+            reply.body = std::move(text).value();
+            return reply;
         } catch (const std::exception& failure) {
             return error_reply({Code::io, 0, fmt::format("{} failed: {}", path, failure.what())},
                                route.path);

@@ -17,7 +17,8 @@ struct Reply {
     std::string_view route = "none";  // its name in metrics
     std::string_view content_type = kJsonType;
     std::string body;
-    std::uint64_t peer = 0;  // that called; 0: nobody in particular
+    std::uint64_t peer = 0;      // that called; 0: nobody in particular
+    std::uint32_t later_ms = 0;  // not 0: after so long there is a better reply
 };
 
 // The HTTP status of an error code.

@@ -18,7 +18,6 @@
 #include <charconv>
 #include <exception>
 #include <map>
-#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -32,6 +31,7 @@
 #include "registry/router.h"
 #include "registry/server.h"
 #include "registry/service.h"
+#include "registry/waiters.h"
 
 namespace weightcast::registry {
 namespace {
@@ -144,7 +144,7 @@ struct Server::Implementation {
     asio::awaitable<void> stream_events(beast::tcp_stream& stream, std::uint64_t sequence);
     bool admit(tcp::socket& socket, const asio::ip::address& address);
     bool authorized(const http::request<http::string_body>& request) const;
-    void wake_subscribers();
+    void wake_waiters();
 
     // The frames of coroutines refer to all of these, and go with `context`: it is declared last.
     const ServerOptions options;
@@ -154,8 +154,10 @@ struct Server::Implementation {
     Compressor compressor;
     std::map<asio::ip::address, std::uint32_t> connections_by_host;
     PeerConnections connections_by_peer;
-    std::set<asio::steady_timer*> subscribers;
-    std::uint64_t announced = 0;  // the last event that subscribers were woken for
+    Waiters for_event;
+    std::uint64_t announced = 0;  // the last event that those were woken for
+    Waiters for_plan;
+    std::uint64_t planned = 0;  // the number of plans that those were woken for
     std::string url;
     asio::io_context context{1};
     tcp::acceptor acceptor{context};
@@ -273,14 +275,13 @@ asio::awaitable<void> Server::Implementation::tick() {
         const Duration late = std::chrono::steady_clock::now() - timer.expiry();
         if (late > std::chrono::milliseconds(options.grace_ms) / 2) ++metrics.late_ticks;
         service->tick(late);
-        wake_subscribers();
+        wake_waiters();
     }
 }
 
-void Server::Implementation::wake_subscribers() {
-    if (announced == service->events().last()) return;
-    announced = service->events().last();
-    for (asio::steady_timer* const timer : subscribers) timer->cancel();
+void Server::Implementation::wake_waiters() {
+    if (std::exchange(announced, service->events().last()) != announced) for_event.wake();
+    if (std::exchange(planned, service->counts().plans) != planned) for_plan.wake();
 }
 
 bool Server::Implementation::authorized(const http::request<http::string_body>& request) const {
@@ -365,10 +366,15 @@ asio::awaitable<bool> Server::Implementation::answer(beast::tcp_stream& stream,
     const http::request<http::string_body> request = parser.release();
     const auto method = request.method_string();
     const auto target = request.target();
-    Reply reply = router->handle({method.data(), method.size()}, {target.data(), target.size()},
-                                 request.body());
-    if (reply.peer != 0) connections_by_peer.called(caller, reply.peer);
-    wake_subscribers();
+    Reply reply;
+    for (;;) {
+        reply = router->handle({method.data(), method.size()}, {target.data(), target.size()},
+                               request.body());
+        if (reply.peer != 0) connections_by_peer.called(caller, reply.peer);
+        wake_waiters();
+        if (reply.later_ms == 0) break;
+        co_await for_plan.wait(std::chrono::milliseconds(reply.later_ms));
+    }
     const bool keep_alive = request.keep_alive();
     const auto codings = request[http::field::accept_encoding];
     co_await send(stream, std::move(reply), keep_alive, start,
@@ -417,26 +423,18 @@ asio::awaitable<void> Server::Implementation::refuse(beast::tcp_stream& stream, 
 
 asio::awaitable<void> Server::Implementation::stream_events(beast::tcp_stream& stream,
                                                             std::uint64_t sequence) {
-    if (subscribers.size() >= kSubscribersMax) {
+    if (metrics.event_subscribers >= kSubscribersMax) {
         Reply reply =
             error_reply({Code::unavailable, 0,
                          fmt::format("the limit of {} event streams is reached", kSubscribersMax)});
         co_await refuse(stream, std::move(reply));
         co_return;
     }
-    asio::steady_timer timer(context);
     struct Subscription {
-        Implementation& server;
-        asio::steady_timer* timer;
-        Subscription(Implementation& to, asio::steady_timer* with) : server(to), timer(with) {
-            server.subscribers.insert(timer);
-            server.metrics.event_subscribers = server.subscribers.size();
-        }
-        ~Subscription() {
-            server.subscribers.erase(timer);
-            server.metrics.event_subscribers = server.subscribers.size();
-        }
-    } const subscription(*this, &timer);
+        Metrics& metrics;
+        explicit Subscription(Metrics& of) : metrics(of) { ++metrics.event_subscribers; }
+        ~Subscription() { --metrics.event_subscribers; }
+    } const subscription(metrics);
     metrics.observe("/v1/events", 200, 0);
     std::string text =
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -452,9 +450,7 @@ asio::awaitable<void> Server::Implementation::stream_events(beast::tcp_stream& s
             sequence = event.sequence;
         }
         if (text.empty()) {
-            timer.expires_after(kEventsKeepAlive);
-            const auto [woken] = co_await timer.async_wait(kToken);
-            if (!woken) text = ": keep-alive\n\n";
+            if (!co_await for_event.wait(kEventsKeepAlive)) text = ": keep-alive\n\n";
             continue;
         }
         stream.expires_after(std::chrono::milliseconds(options.request_ms_max));

@@ -132,7 +132,7 @@ Result<std::vector<std::byte>> Service::get_manifest(const model::Sha256& name) 
     return store_->get_manifest(name);
 }
 
-Result<HoldReply> Service::hold(const PeerRef& peer, const Holding& holding) {
+Result<void> Service::hold(const PeerRef& peer, const Holding& holding) {
     WEIGHTCAST_CHECK(check(holding));
     WEIGHTCAST_CHECK(enter());
     return state_.hold(peer, holding, clock_.now());

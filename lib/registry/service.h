@@ -31,7 +31,7 @@ class Service final : public Api {
     Result<void> put_manifest(const model::Sha256& name,
                               std::span<const std::byte> encoded) override;
     Result<std::vector<std::byte>> get_manifest(const model::Sha256& name) override;
-    Result<HoldReply> hold(const PeerRef& peer, const Holding& holding) override;
+    Result<void> hold(const PeerRef& peer, const Holding& holding) override;
     Result<DropReply> drop(const DropRequest& request) override;
     Result<Grant> open_pull(const PullRequest& request) override;
     Result<Grant> renew_pull(const RenewRequest& request) override;

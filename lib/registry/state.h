@@ -47,7 +47,8 @@ struct StateOptions {
     std::uint32_t stripes_min = 2;             // of a plan; as many as there are sources, up to
     std::uint32_t stripes_max = 16;
     std::uint32_t gather_ms = 5;       // readers that come so soon after each other are planned
-    std::uint32_t gather_ms_max = 60;  // together; nobody waits longer than this
+    std::uint32_t gather_ms_max = 60;  // together; nobody waits longer than this,
+    std::uint32_t gather_ms_all = 1;   // nor than this, where all that opened a pull have come
     Placement placement;
 };
 
@@ -59,6 +60,7 @@ struct StateCounts {
     std::uint64_t versions = 0;
     std::uint64_t expired_peers = 0;
     std::uint64_t readers_disconnected = 0;
+    std::uint64_t plans = 0;  // of readers that came together
     std::uint64_t reports = 0;
     std::uint64_t quarantines = 0;
     std::uint64_t completed_pulls = 0;
@@ -98,7 +100,7 @@ class State {
     Result<Planned<ChannelInfo>> set_channel(const SetChannelRequest& request,
                                              std::uint64_t wall_ms) const;
 
-    Result<HoldReply> hold(const PeerRef& peer, const Holding& holding, TimePoint now);
+    Result<void> hold(const PeerRef& peer, const Holding& holding, TimePoint now);
     Result<DropReply> drop(const DropRequest& request);
 
     Result<Grant> open_pull(const PullRequest& request, TimePoint now);

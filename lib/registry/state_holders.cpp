@@ -58,7 +58,7 @@ Result<void> State::check_may_hold(const Peer& peer) const {
                              options_.holdings_per_peer_max, peer.info.name)};
 }
 
-Result<HoldReply> State::hold(const PeerRef& ref, const Holding& holding, TimePoint now) {
+Result<void> State::hold(const PeerRef& ref, const Holding& holding, TimePoint now) {
     WEIGHTCAST_TRY(Peer* const peer, find_peer(ref));
     WEIGHTCAST_TRY(Version* const version, find_version(holding.model, holding.version));
     if (holding.bytes_held > version->info.bytes) {
@@ -84,8 +84,8 @@ Result<HoldReply> State::hold(const PeerRef& ref, const Holding& holding, TimePo
     }
     replan_holding(*peer, *version);
     const auto reads = [&](std::uint64_t id) { return pulls_.at(id).version == version; };
-    if (holding.complete || std::ranges::none_of(peer->pulls, reads)) return HoldReply{};
-    return HoldReply{to_ms(gather(*peer, *version, now))};
+    if (!holding.complete && std::ranges::any_of(peer->pulls, reads)) gather(*peer, *version, now);
+    return success();
 }
 
 bool State::is_last(const Peer& peer, Version& version) const {

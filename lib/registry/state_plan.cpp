@@ -98,9 +98,11 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
         planning.last = now;
         gathering.push_back(id);
     }
+    const bool all_came = gathering.size() + planning.forest.readers_in_all() >= version.pulls;
+    const std::uint32_t wait_ms = all_came ? options_.gather_ms_all : options_.gather_ms;
     const TimePoint end =
         std::min(planning.since + std::chrono::milliseconds(options_.gather_ms_max),
-                 planning.last + std::chrono::milliseconds(options_.gather_ms));
+                 planning.last + std::chrono::milliseconds(wait_ms));
     if (now < end) return end - now;
     plan_gathered(version, now);
     return Duration::zero();
@@ -108,6 +110,7 @@ Duration State::gather(const Peer& reader, Version& version, TimePoint now) {
 
 void State::plan_gathered(Version& version, TimePoint now) {
     Planning& planning = *version.planning;
+    ++counts_.plans;
     std::vector<plan::Member> members;
     for (const std::uint64_t id : std::exchange(planning.gathering, {})) {
         members.push_back(member_of(peers_.at(id), version));

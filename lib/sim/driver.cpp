@@ -31,13 +31,9 @@ void Driver::start() {
     desk_.ask(
         rank_,
         [this](registry::Api& api, const registry::PeerRef& peer) {
-            const auto held = api.hold(peer, desk_.describe(rank_));
-            plan_ms_ = held ? held.value().plan_ms : 0;
+            static_cast<void>(api.hold(peer, desk_.describe(rank_)));
         },
-        [this] {
-            const std::chrono::milliseconds wait(plan_ms_);
-            events_.put(events_.now_ns() + Duration(wait).count(), EventKind::ask_plan, rank_);
-        });
+        [this] { ask_plan(); });
 }
 
 void Driver::ask_plan() {

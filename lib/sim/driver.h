@@ -84,7 +84,6 @@ class Driver {
     std::map<std::uint64_t, Penance> penance_;  // by peer
     std::optional<Result<registry::Grant>> answer_;
     registry::Grant grant_;
-    std::uint32_t plan_ms_ = 0;  // that the registry asked for when this became a holder
     std::uint32_t plan_waits_ = 0;
     bool renewing_ = false;
     std::int64_t next_renew_ns_ = 0;

@@ -82,24 +82,19 @@ std::map<std::uint32_t, std::uint64_t> parents(const Grant& grant) {
     return found;
 }
 
-TEST_CASE("plan: who becomes a holder is told when its plan will be there") {
+TEST_CASE("plan: who has opened a pull is waited for, and not after all have come") {
     Fleet fleet;
-    Reader reader{fleet.join("a", ""), 0};
-    const auto hold = [&](const PeerRef& peer, bool complete) {
-        const auto told = fleet.state.hold(peer, sample_holding(1, complete), fleet.now);
-        REQUIRE_OK(told);
-        return told.value().plan_ms;
-    };
-    CHECK(hold(reader.peer, false) == 0);  // it reads nothing
-    const auto grant = fleet.state.open_pull(sample_pull(reader.peer, "@1"), fleet.now);
-    REQUIRE_OK(grant);
-    reader.pull = grant.value().pull;
-    const std::uint32_t plan_ms = hold(reader.peer, false);
-    REQUIRE(plan_ms > 0);
-    CHECK(hold(fleet.source, true) == 0);
-    fleet.now += milliseconds(plan_ms);
-    CHECK(fleet.renew(reader).stripes > 0);
-    CHECK(hold(reader.peer, false) == 0);  // there is one
+    const StateOptions options;
+    const Reader first = fleet.open("a");
+    const PeerRef second = fleet.join("b", "");
+    REQUIRE_OK(fleet.state.open_pull(sample_pull(second, "@1"), fleet.now));
+    CHECK(fleet.renew(first).plan_ms == options.gather_ms);
+    REQUIRE_OK(fleet.state.hold(second, sample_holding(1, false), fleet.now));
+    CHECK(fleet.renew(first).plan_ms == options.gather_ms_all);
+    CHECK(fleet.state.counts().plans == 0);
+    fleet.now += milliseconds(options.gather_ms_all);
+    CHECK(fleet.renew(first).stripes > 0);
+    CHECK(fleet.state.counts().plans == 1);
 }
 
 TEST_CASE("plan: readers that come together are planned together, after a moment") {

@@ -124,7 +124,7 @@ TEST_CASE("publish moves a channel forwards only, setting it moves it anywhere")
 TEST_CASE("who may hold no more cannot move a channel to a version that nobody would have") {
     World world;
     const PeerRef peer = world.join("a");
-    const auto publish = [&](std::uint64_t version) -> Result<HoldReply> {
+    const auto publish = [&](std::uint64_t version) -> Result<void> {
         WEIGHTCAST_CHECK(
             world.publish(sample_publish(peer, version, std::to_string(version), "stable")));
         return world.state.hold(peer, sample_holding(version, true), world.now);
