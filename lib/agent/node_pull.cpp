@@ -21,8 +21,12 @@ constexpr auto kOfferWait = std::chrono::milliseconds(100);  // for the memory t
 constexpr std::uint32_t kHoldersAtFirst = 4;                 // of whom one has the manifest
 constexpr auto kManifestWait = std::chrono::seconds(60);     // for somebody to hand it on
 
-void warn_not_served(const Error& error) {
-    log(LogLevel::warning, "not serving what is pulled: {}", error.message);
+// What became of offering what is pulled. `needed`: without that there is no pull.
+Result<void> settle(std::future<Result<void>>& offered, bool needed) {
+    Result<void> done = offered.get();
+    if (done || needed) return done;
+    log(LogLevel::warning, "not serving what is pulled: {}", done.error().message);
+    return success();
 }
 
 std::vector<std::uint32_t> without(std::span<const std::uint32_t> chunks,
@@ -305,9 +309,7 @@ Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destin
     auto offered = std::async(std::launch::async, [&] { return offer(pulled.held, options); });
     if (in_place) offered.wait();
     if (offered.wait_for(kOfferWait) == std::future_status::ready) {
-        const Result<void> done = offered.get();
-        if (!done && in_place) return done;
-        if (!done) warn_not_served(done.error());
+        WEIGHTCAST_CHECK(settle(offered, in_place));
     }
     if (!resolved.wanted.empty()) await_plan(resolved);
     const model::Layout& layout = resolved.named.manifest->layout;
@@ -340,9 +342,7 @@ Result<void> NodeImpl::transfer(Resolved& resolved, const std::shared_ptr<Destin
         const std::uint64_t pull = session->statistics().pull;
         if (pull != 0) resolved.lease.replace(pull);
     }
-    if (offered.valid()) {
-        if (auto done = offered.get(); !done) warn_not_served(done.error());
-    }
+    if (offered.valid()) static_cast<void>(settle(offered, false));
     if (outcome) outcome = destination->commit();
     if (!outcome) {
         if (options.serve) static_cast<void>(membership_->drop(pulled.held));

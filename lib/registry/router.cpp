@@ -53,7 +53,8 @@ Result<std::string> renew(const Context& context) {
     WEIGHTCAST_TRY(const auto request, decode<RenewRequest>(context.body));
     note_peer(context, request);
     const auto grant = context.service.renew_pull(request);
-    if (grant && grant.value().holders.empty()) context.later_ms = grant.value().plan_ms;
+    // What it says of others, and of its rate, is to be counted once.
+    if (grant && request.avoid.empty()) context.later_ms = grant.value().plan_ms;
     return text_of(grant);
 }
 

@@ -280,8 +280,11 @@ asio::awaitable<void> Server::Implementation::tick() {
 }
 
 void Server::Implementation::wake_waiters() {
-    if (std::exchange(announced, service->events().last()) != announced) for_event.wake();
-    if (std::exchange(planned, service->counts().plans) != planned) for_plan.wake();
+    const auto wake_if_new = [](std::uint64_t& known, std::uint64_t latest, Waiters& waiters) {
+        if (std::exchange(known, latest) != latest) waiters.wake();
+    };
+    wake_if_new(announced, service->events().last(), for_event);
+    wake_if_new(planned, service->counts().plans, for_plan);
 }
 
 bool Server::Implementation::authorized(const http::request<http::string_body>& request) const {
