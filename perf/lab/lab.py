@@ -31,7 +31,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MIB = 1 << 20
 MEMORY = pathlib.Path("/dev/shm")
-SAMPLE_S = 0.02  # Until all hosts have their first bytes;
+SAMPLE_S = 0.02  # Until all receivers have their first bytes;
 SAMPLE_LATER_S = 0.1  # then processors are for others.
 FIRST_BYTES = 64 << 10  # More than a receiver gets of anything but the file.
 STALL_S = 40  # No receiver got anything for so long: it hangs.
@@ -90,7 +90,8 @@ class WarmMemory:
     def __init__(self, total_bytes):
         # Of small pages, since the system gives what is released in these at once to the next.
         self._memory = mmap.mmap(-1, total_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._memory.madvise(mmap.MADV_NOHUGEPAGE)
+        with contextlib.suppress(OSError):  # A kernel without huge pages.
+            self._memory.madvise(mmap.MADV_NOHUGEPAGE)
         self._memory.madvise(MADV_POPULATE_WRITE)
         self._released = 0
         self.release(0)
@@ -106,7 +107,7 @@ class WarmMemory:
 
 
 class Monitor(threading.Thread):
-    """Notes when each host got its first bytes, and what all of them got, for which it releases
+    """Notes when each receiver got its first bytes, and what all got, for which it releases
     memory."""
 
     def __init__(self, network, memory):
@@ -124,7 +125,7 @@ class Monitor(threading.Thread):
             self.now, at = self.network.counters(), time.monotonic()
             self.memory.release(self.received(range(self.network.hosts)))
             for host, (now, before) in enumerate(zip(self.now, self.begin)):
-                if host not in self.first_at and now[1] - before[1] >= FIRST_BYTES:
+                if host and host not in self.first_at and now[1] - before[1] >= FIRST_BYTES:
                     self.first_at[host] = at
 
     def received(self, hosts):
