@@ -257,8 +257,8 @@ class Network:
                 set_sysctl(f"net/ipv6/conf/{which}/disable_ipv6", 1)
         set_sysctl("net/ipv4/tcp_congestion_control", self.congestion)
         set_sysctl("net/ipv4/tcp_no_metrics_save", 1)
-        for hook in ("iptables", "arptables"):  # A switch has no firewall.
-            if pathlib.Path("/proc/sys/net/bridge").exists():
+        if pathlib.Path("/proc/sys/net/bridge").exists():
+            for hook in ("iptables", "arptables"):  # A switch has no firewall.
                 set_sysctl(f"net/bridge/bridge-nf-call-{hook}", 0)
 
     def _limits(self):

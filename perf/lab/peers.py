@@ -68,7 +68,7 @@ class Weightcast(Peer):
         command = [job.options.build / "tools" / "p2p-pull", url, MODEL, "-o",
                    job.copy(host).parent, "--serve", "--link-rate-max", rate,
                    *self._common(job, host), *shlex.split(job.options.pull_arguments)]
-        return receiver(job, host, command, lambda line: line.startswith('{"event":"done"'))
+        return receiver(job, host, command, lambda line: json.loads(line)["event"] == "done")
 
 
 class WeightcastLabelled(Weightcast):

@@ -138,11 +138,23 @@ struct Holder {
     ServerConnection connection;
 };
 
-// Bytes that a fabric offers, with gates.
+std::unique_ptr<fabric::Fabric> opened(const fabric::FabricOptions& options) {
+    auto fabric = open_tcp(options);
+    REQUIRE_OK(fabric);
+    return std::move(fabric).value();
+}
+
+// Bytes that a fabric offers, with gates, and another one that is linked to it.
 struct Offer {
-    Offer(fabric::Fabric& fabric, std::size_t bytes) : data(bytes) {
-        auto of_data = fabric.register_memory({data}, fabric::Access::remote_read);
-        auto of_bits = fabric.register_memory({bits}, fabric::Access::remote_read);
+    Offer(const fabric::FabricOptions& of_holder, const fabric::FabricOptions& of_reader,
+          std::size_t bytes)
+        : holder(opened(of_holder)),
+          reader(opened(of_reader)),
+          data(bytes),
+          session(*reader, bytes),
+          link(reader->connect({holder->address(), of_holder.incarnation})) {
+        auto of_data = holder->register_memory({data}, fabric::Access::remote_read);
+        auto of_bits = holder->register_memory({bits}, fabric::Access::remote_read);
         REQUIRE_OK(of_data);
         REQUIRE_OK(of_bits);
         region = std::move(of_data).value();
@@ -152,10 +164,14 @@ struct Offer {
         return std::atomic_ref(reinterpret_cast<std::uint64_t*>(bits.data())[bit / 64]);
     }
 
+    std::unique_ptr<fabric::Fabric> holder;
+    std::unique_ptr<fabric::Fabric> reader;
     std::vector<std::byte> data;
     alignas(8) std::array<std::byte, 512> bits{};
     std::unique_ptr<fabric::Region> region;
     std::unique_ptr<fabric::Region> gates;
+    contract::Session session;
+    fabric::LinkId link;
 };
 
 }  // namespace
@@ -330,14 +346,8 @@ TEST_CASE("no bit that is set goes unseen by a tcp holder") {
     // So patient that it looks at no gate again by itself before the test has failed.
     fabric::FabricOptions patient = contract::fresh_options();
     patient.progress_ms_max = 1U << 30U;
-    const auto holder = open_tcp(patient);
-    const auto reader = open_tcp(patient);
-    REQUIRE_OK(holder);
-    REQUIRE_OK(reader);
-    Offer offer(*holder.value(), kCount * kBytes);
-    contract::Session session(*reader.value(), offer.data.size());
-    const fabric::LinkId link =
-        reader.value()->connect({holder.value()->address(), patient.incarnation});
+    Offer offer(patient, patient, kCount * kBytes);
+    contract::Session& session = offer.session;
     std::atomic<std::uint64_t> submitted = 0;
     std::jthread setter([&](const std::stop_token& stop) {
         for (std::uint64_t i = 0; i < kCount && !stop.stop_requested(); ++i) {
@@ -350,11 +360,11 @@ TEST_CASE("no bit that is set goes unseen by a tcp holder") {
                 std::this_thread::yield();
             }
             offer.word(i).fetch_or(std::uint64_t{1} << (i % 64), std::memory_order_release);
-            holder.value()->gates_opened();
+            offer.holder->gates_opened();
         }
     });
     for (std::uint64_t i = 0; i < kCount; ++i) {
-        session.read(link, offer.region->key(), {i * kBytes, i * kBytes, kBytes},
+        session.read(offer.link, offer.region->key(), {i * kBytes, i * kBytes, kBytes},
                      {offer.gates->key(), i});
         submitted.store(i + 1);
         if (session.outstanding() >= 32) session.finish_some(session.completed() + 1);
@@ -365,7 +375,7 @@ TEST_CASE("no bit that is set goes unseen by a tcp holder") {
         REQUIRE(session.status(fabric::ReadTag(i + 1)) == ReadStatus::ok);
         REQUIRE(kit::has_pattern(session.local({0, i * kBytes, kBytes}), i, 0));
     }
-    REQUIRE(holder.value()->bytes_served() == offer.data.size());
+    REQUIRE(offer.holder->bytes_served() == offer.data.size());
 }
 
 TEST_CASE("a tcp holder with a rate cap goes on with what a gate has opened") {
@@ -373,22 +383,16 @@ TEST_CASE("a tcp holder with a rate cap goes on with what a gate has opened") {
     constexpr std::uint64_t kCount = 6;
     fabric::FabricOptions capped = contract::fresh_options();
     capped.serve_rate_max = 2U << 20U;
-    const auto holder = open_tcp(capped);
-    const auto reader = open_tcp(contract::fresh_options());
-    REQUIRE_OK(holder);
-    REQUIRE_OK(reader);
-    Offer offer(*holder.value(), kCount * kBytes);
-    contract::Session session(*reader.value(), offer.data.size());
-    const fabric::LinkId link =
-        reader.value()->connect({holder.value()->address(), capped.incarnation});
+    Offer offer(capped, contract::fresh_options(), kCount * kBytes);
+    contract::Session& session = offer.session;
     for (std::uint64_t i = 0; i < kCount; ++i) {
-        session.read(link, offer.region->key(), {i * kBytes, i * kBytes, kBytes},
+        session.read(offer.link, offer.region->key(), {i * kBytes, i * kBytes, kBytes},
                      {offer.gates->key(), 0});
     }
     session.poll_once();
     kit::fill_pattern(offer.data, 1);
     offer.word(0).store(1, std::memory_order_release);
-    holder.value()->gates_opened();
+    offer.holder->gates_opened();
     session.finish();
     for (std::uint64_t i = 0; i < kCount; ++i) {
         REQUIRE(session.status(fabric::ReadTag(i + 1)) == ReadStatus::ok);

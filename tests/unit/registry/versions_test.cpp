@@ -153,6 +153,7 @@ TEST_CASE("a large manifest is handed on: few ask its source, the others those w
     const auto told = world.state.renew_pull(has, world.now);
     REQUIRE_OK(told);
     CHECK(told.value().unchanged);
+    CHECK(told.value().plan_ms == 0);
     ask_again(readers[11]);
     CHECK(readers[11].asks == "r2");
     // Who shares a host with a holder asks that one.
